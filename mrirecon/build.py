@@ -1,0 +1,176 @@
+"""Puts the parts named in YAML together, and checkpoints with their config: the package's only file that builds."""
+
+import pickle
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from mrirecon.callbacks.record import Record
+from mrirecon.data.datamodule import Progress, ReconDataModule
+from mrirecon.errors import ConfigError, InputError
+from mrirecon.module import ReconModule
+
+# A config, typed or from a checkpoint, may name these and nothing else.
+_ALLOWED = re.compile(
+    r"torch\.optim\.[A-Z]\w+"
+    r"|fastmri\.data\.subsample\.[A-Z]\w+MaskFunc|fastmri\.data\.subsample\.\w+FractionFunc"
+    r"|pytorch_lightning\.Trainer|pytorch_lightning\.callbacks\.[A-Z]\w+|pytorch_lightning\.loggers\.TensorBoardLogger"
+)
+_OURS = re.compile(r"(mrirecon\.(?:models|data|losses|schedules|callbacks)(?:\.[a-z]\w*)*)\.(\w+)")
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The config as dicts, lists, strings and numbers, every interpolation resolved."""
+    resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def check_targets(node: Any, key: str = "") -> None:
+    """Raises ConfigError for the first `_target_` that is none of this project's parts, before anything is called."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            _check_target(str(node["_target_"]), key)
+        for name, child in node.items():
+            check_targets(child, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for number, child in enumerate(node):
+            check_targets(child, f"{key}[{number}]")
+
+
+def _check_target(target: str, key: str) -> None:
+    if _ALLOWED.fullmatch(target):
+        return
+    ours = _OURS.fullmatch(target)
+    if ours is None:
+        raise ConfigError(
+            f"{key}._target_={target!r} is refused: a config may name parts of mrirecon, torch.optim.*, "
+            "fastmri.data.subsample.*MaskFunc and Lightning's Trainer, callbacks and TensorBoardLogger"
+        )
+    try:
+        part = getattr(import_module(ours[1]), ours[2])
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{key}._target_={target!r} does not exist: {error}") from error
+    if getattr(part, "__module__", None) != ours[1]:  # something the module merely imported
+        raise ConfigError(f"{key}._target_={target!r} is refused: {ours[1]} does not define it")
+
+
+def instantiate(key: str, node: Any, **kwargs: Any) -> Any:
+    """The object a config node names. Raises ConfigError naming the key for a wrong, missing or unknown setting."""
+    if isinstance(node, DictConfig):
+        node = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise ConfigError(f"{key}: nothing is chosen; give {key}=..., one of the files in conf/{key}")
+    check_targets(node, key)
+    try:
+        return hydra.utils.instantiate(node, _convert_="all", **kwargs)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, (ConfigError, InputError)):
+            raise cause from None
+        raise ConfigError(f"{key}: {cause}") from error
+
+
+def build_datamodule(cfg: DictConfig, progress: Progress | None = None) -> ReconDataModule:
+    """The data, with the masks that are drawn over it. Nothing is read yet."""
+    mask = None if cfg.get("mask") is None else instantiate("mask", cfg.mask)
+    return instantiate("data", cfg.data, mask=mask, split=cfg.split, seed=cfg.seed, progress=progress)
+
+
+def build_module(cfg: DictConfig) -> ReconModule:
+    """Everything that learns: model, loss, optimizer, schedule; its first weights depend on `cfg.seed` alone."""
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    return ReconModule(
+        model=instantiate("model", cfg.model),
+        loss=instantiate("loss", cfg.loss),
+        optimizer=instantiate("optimizer", cfg.optimizer),
+        scheduler=instantiate("scheduler", cfg.scheduler),
+        target_clamp=cfg.target_clamp,
+    )
+
+
+def build_trainer(cfg: DictConfig) -> Trainer:
+    """Lightning's trainer with the callbacks and logger of the config; the run's config goes into its checkpoints."""
+    callbacks = [instantiate(f"callbacks.{name}", node) for name, node in (cfg.get("callbacks") or {}).items()]
+    logger: Any = instantiate("logger", cfg.logger) if cfg.get("logger") else False
+    if cfg.get("callbacks"):
+        callbacks.append(Record(plain(cfg), OmegaConf.to_yaml(cfg, resolve=True)))
+    try:
+        return instantiate("trainer", cfg.trainer, callbacks=callbacks, logger=logger)
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {error}") from error
+
+
+def build_evaluation(cfg: DictConfig, model: nn.Module) -> tuple[Trainer, ReconModule]:
+    """What scores a model: no optimizer, no logger."""
+    return build_trainer(cfg), ReconModule(model)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint written by this project, as plain data and tensors: nothing in it is ever executed.
+
+    Raises ConfigError for a missing file, InputError for one that is no readable checkpoint of this project.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"ckpt={path}: there is no such file; a run keeps its checkpoints in its folder checkpoints/")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: is not a readable checkpoint of plain tensors ({reason}): train or copy it again") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("config"), dict) or "state_dict" not in checkpoint:
+        raise InputError(
+            f"{path}: is not a checkpoint of this project: expected the entries config and state_dict; "
+            "foreign weights can be loaded into mrirecon.models.unet.Unet with load_state_dict"
+        )
+    return checkpoint
+
+
+def load_model(cfg: DictConfig) -> nn.Module:
+    """The model of the config, with the weights of `ckpt` where one is given, in evaluation mode."""
+    if cfg.get("model") is None:
+        raise ConfigError("ckpt: give ckpt=FILE, a checkpoint of a training run, or model=zero_filled for the baseline")
+    model: nn.Module = instantiate("model", cfg.model)
+    if cfg.ckpt is not None and any(True for _ in model.parameters()):
+        load_weights(model, cfg.ckpt)
+    return model.eval()
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Copies a checkpoint's weights into a model.
+
+    Raises InputError naming the first entry that is missing, unknown, of another shape, or not finite.
+    """
+    weights = {
+        name.removeprefix("model."): value
+        for name, value in read_checkpoint(path)["state_dict"].items()
+        if name.startswith("model.")
+    }
+    expected = model.state_dict()
+    for name in sorted({*expected, *weights}):
+        problem = _mismatch(expected.get(name), weights.get(name))
+        if problem:
+            raise InputError(f"{path}: does not fit the model: {name} {problem}; is model.* set to something else?")
+    model.load_state_dict(weights)
+
+
+def _mismatch(expected: torch.Tensor | None, got: torch.Tensor | None) -> str:
+    if expected is None or got is None:
+        return "is not in the model" if expected is None else "is not in the checkpoint"
+    if expected.shape != got.shape:
+        return f"has shape {tuple(got.shape)}, expected {tuple(expected.shape)}"
+    if got.is_floating_point() and not torch.isfinite(got).all():
+        return "has values that are not finite"
+    return ""
+
+

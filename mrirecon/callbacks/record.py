@@ -1,0 +1,51 @@
+"""Writes down how a run was made: in TensorBoard, and in every checkpoint as plain data."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch.utils.tensorboard.summary import hparams
+
+FINAL = ("final/ssim", "final/psnr", "final/nmse")
+
+
+class Record(pl.Callback):
+    """config: the resolved config, of plain dicts, lists, strings and numbers. text: the same as YAML."""
+
+    def __init__(self, config: dict[str, Any], text: str) -> None:
+        self.config = config
+        self.text = text
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
+            writer = trainer.logger.experiment
+            writer.add_text("config", "\n".join(f"    {line}" for line in self.text.splitlines()))
+            # Announced without values: Lightning's own way writes a score of zero into the curves first.
+            for summary in hparams(flatten(self.config), dict.fromkeys(FINAL, 0.0)):
+                writer._get_file_writer().add_summary(summary)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["config"] = self.config
+
+
+def write_final(logger: Any, scores: dict[str, Any], step: int) -> None:
+    """Puts the scores of the best checkpoint beside the hyperparameters."""
+    if isinstance(logger, TensorBoardLogger):
+        for name in FINAL:
+            value = scores[name.removeprefix("final/")]
+            if value is not None:
+                logger.experiment.add_scalar(name, value, step)
+        logger.experiment.flush()
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots; lists as text.  {"a": {"b": 1}} -> {"a.b": 1}"""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return flat

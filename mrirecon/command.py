@@ -1,0 +1,209 @@
+"""What all commands share: Hydra with the config of a checkpoint, one clear message for a mistake, exit codes."""
+
+import difflib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from mrirecon.build import check_targets, plain, read_checkpoint
+from mrirecon.errors import ConfigError, DivergedError, InputError
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+log = logging.getLogger(__name__)
+Story = Callable[[DictConfig], int | None]
+
+
+def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable[[Story], Callable[[], None]]:
+    """Makes a command of a function of the config: `python scripts/NAME.py key=value ...`.
+
+    from_checkpoint: config groups that `ckpt=FILE` brings with it; each can still be chosen, or changed key by key.
+
+    Exit codes: what the function returns (None is 0); 1 unexpected; 2 usage or config; 3 input data; 130 Ctrl-C.
+    """
+
+    def wrap(story: Story) -> Callable[[], None]:
+        def job(cfg: DictConfig) -> None:
+            _guarded(lambda: _checked(cfg, config_name, story))
+
+        def main() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print a mistake its own way and exit with 1
+            # Lightning 2.6.6 asks torch's tree utilities in a way that torch 2.15 deprecates.
+            warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+            _guarded(lambda: _bring_checkpoint(from_checkpoint))
+            run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
+            try:
+                run()
+            except (HydraException, OmegaConfBaseException) as error:
+                _stop(explain(error, sys.argv[1:], config_name), ConfigError.exit_code)
+
+        return main
+
+    return wrap
+
+
+def _checked(cfg: DictConfig, config_name: str, story: Story) -> int | None:
+    check_types(cfg, HydraConfig.get().overrides.task, config_name)
+    check_targets(plain(cfg))
+    return story(cfg)
+
+
+def _guarded(action: Callable[[], int | None]) -> None:
+    try:
+        code = action()
+    except (ConfigError, InputError, DivergedError) as error:
+        _stop(message_of(error), error.exit_code)
+    except MissingMandatoryValue as error:
+        key = error.full_key or str(error).rpartition(": ")[2]
+        _stop(f"{key} has no value: add {key}=...", ConfigError.exit_code)
+    except (OmegaConfBaseException, MisconfigurationException) as error:
+        _stop(str(error).splitlines()[0], ConfigError.exit_code)
+    except KeyboardInterrupt:
+        _stop("stopped by Ctrl-C", 130)
+    else:
+        if code:
+            sys.exit(code)
+
+
+def _stop(message: str, code: int) -> None:
+    if logging.getLogger().hasHandlers():
+        log.error("error: %s", message)
+    else:
+        print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def message_of(error: BaseException) -> str:
+    """The message of an error, without the traceback that a data-loader worker wraps around it."""
+    _, found, message = str(error).rpartition(f"{type(error).__name__}: ")
+    return message.strip() if found else str(error)
+
+
+def _bring_checkpoint(groups: tuple[str, ...]) -> None:
+    """Offers the groups of the checkpoint's config to Hydra as the option `checkpoint`, and chooses it."""
+    overrides = _parse([a for a in sys.argv[1:] if "=" in a and not a.startswith("-")]) if groups else []
+    given = {override.key_or_group: override.value() for override in overrides}
+    if given.get("ckpt") is None:
+        return
+    config = read_checkpoint(str(given["ckpt"]))["config"]
+    for group in groups:
+        if group in config:
+            ConfigStore.instance().store(group=group, name="checkpoint", node=_data_only(config[group], group))
+            if group not in given:
+                sys.argv.append(f"{group}=checkpoint")
+
+
+def _data_only(node: Any, key: str) -> Any:
+    """Refuses what would be evaluated: the config of a checkpoint is resolved, so nothing in it need be."""
+    if "${" in str(node):
+        raise InputError(f"the checkpoint's config has an interpolation in {key}: it was not written by this project")
+    check_targets(node, key)
+    return node
+
+
+def _parse(overrides: list[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+
+
+def check_types(cfg: DictConfig, overrides: list[str], config_name: str) -> None:
+    """Raises ConfigError for a value of another type than the default it replaces.  `trainer.max_epochs=ten`"""
+    parsed = [(text, override) for text, override in zip(overrides, _parse(overrides), strict=True)]
+    chosen = [text for text, override in parsed if _is_group(override.key_or_group)]
+    base = _compose(config_name, chosen)
+    for _, override in parsed:
+        key = override.key_or_group
+        if _is_group(key) or override.is_add() or override.is_delete():
+            continue
+        default, value = OmegaConf.select(base, key), OmegaConf.select(cfg, key)
+        if not _same_kind(default, value):
+            raise ConfigError(f"{key}={value!r}: expected {_kind(default)}, like its default {default!r}")
+
+
+def _same_kind(default: Any, value: Any) -> bool:
+    if default is None or value is None or isinstance(default, str):
+        return not isinstance(value, DictConfig) or default is None
+    return _kind(default) == _kind(value) or (isinstance(default, float) and _kind(value) == "a whole number")
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", DictConfig: "a group of keys"}
+    return names.get(type(value), "a list")
+
+
+def _is_group(key: str) -> bool:
+    return (CONF / key).is_dir()
+
+
+def _compose(config_name: str, overrides: list[str]) -> DictConfig:
+    if GlobalHydra.instance().is_initialized():
+        return hydra.compose(config_name, overrides)
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(config_name, overrides)
+
+
+def explain(error: Exception, overrides: list[str], config_name: str) -> str:
+    """One line for a setting Hydra refused: which one, and the nearest valid names."""
+    try:
+        parsed = OverridesParser.create().parse_overrides([o for o in overrides if not o.startswith("-")])
+    except HydraException as refused:
+        return str(refused).splitlines()[0]
+    for override in parsed:
+        problem = _option_problem(override) if _is_group(override.key_or_group) else ""
+        if problem:
+            return problem
+    try:
+        names = list(_names(config_name, [o for o in overrides if _is_group(o.split("=")[0])]))
+    except HydraException:  # the config itself is broken, whatever was typed
+        names = []
+    for override in parsed if names else ():
+        key = override.key_or_group
+        if not override.is_add() and key not in names and not key.startswith("hydra"):
+            return f"{key}: there is no such key{_nearest(key, names)}; --help shows all, and +{key}=... would add it"
+    return str(error).splitlines()[0]
+
+
+def _option_problem(override: Override) -> str:
+    group, value = override.key_or_group, override.value()
+    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    if value is None or str(value) in (*options, "checkpoint") or not isinstance(value, str):
+        return ""
+    return f"{group}={value}: there is no such option{_nearest(value, options)}; choose one of {', '.join(options)}"
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _names(config_name: str, chosen: list[str]) -> Iterator[str]:
+    yield from (path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
+    try:
+        cfg = _compose(config_name, chosen)
+    except HydraException:
+        cfg = _compose(config_name, [])
+
+    def walk(node: Any, prefix: str) -> Iterator[str]:
+        for key in node:
+            yield f"{prefix}{key}"
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+                yield from walk(child, f"{prefix}{key}.")
+
+    yield from walk(cfg, "")

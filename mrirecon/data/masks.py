@@ -1,0 +1,57 @@
+"""Drawing sampling masks with fastMRI's mask classes, reproducibly, and knowing what they really cost."""
+
+import numpy as np
+from fastmri.data.subsample import MaskFunc
+
+from mrirecon.errors import ConfigError
+
+
+def draw_mask(mask_func: MaskFunc, num_cols: int, seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """A 1-D sampling mask along the phase encoding and its fully sampled centre.  -> bool (w), bool (w)"""
+    mask, num_low = mask_func((1, num_cols, 2), seed=seed)
+    return mask.numpy().reshape(num_cols) > 0, center_mask(num_cols, num_low)
+
+
+def center_mask(num_cols: int, num_low: int) -> np.ndarray:
+    """The `num_low` columns in the middle of k-space, placed as fastMRI does.  -> bool (w)"""
+    start = (num_cols - num_low + 1) // 2
+    columns = np.arange(num_cols)
+    return (columns >= start) & (columns < start + num_low)
+
+
+def contiguous_center(mask: np.ndarray) -> np.ndarray:
+    """The unbroken run of sampled columns around the middle of a given mask.  bool (w) -> bool (w)"""
+    middle = len(mask) // 2
+    gaps = np.flatnonzero(~mask)
+    left = gaps[gaps <= middle].max(initial=-1)
+    right = gaps[gaps >= middle].min(initial=len(mask))
+    columns = np.arange(len(mask))
+    return (columns > left) & (columns < right)  # nothing where the middle itself was not sampled
+
+
+def volume_seed(name: str) -> tuple[int, ...]:
+    """The seed of a volume's mask in evaluation, fastMRI's: the characters of the file name, `.h5` included."""
+    return tuple(map(ord, name))
+
+
+def check_budget(mask_func: MaskFunc, num_cols: int) -> None:
+    """Raises ConfigError where the fully sampled centre alone uses up what the acceleration allows.
+
+    fastMRI's classes then divide by zero, or silently sample the centre and nothing else.
+    """
+    for fraction, acceleration in _budgets(mask_func):
+        num_low = round(num_cols * fraction)
+        if num_low * acceleration >= num_cols:
+            raise ConfigError(
+                f"mask: a centre of {num_low} columns (mask.center_fractions={fraction:g}) is all, or more than all, that "
+                f"{acceleration:g}-fold acceleration leaves of {num_cols} columns ({num_cols / acceleration:.1f}): "
+                "lower mask.center_fractions or mask.accelerations"
+            )
+        if acceleration > num_cols:
+            raise ConfigError(f"mask: {acceleration:g}-fold acceleration samples nothing of {num_cols} columns: lower it")
+
+
+def _budgets(mask_func: MaskFunc) -> list[tuple[float, float]]:
+    if mask_func.allow_any_combination:
+        return [(c, a) for c in mask_func.center_fractions for a in mask_func.accelerations]
+    return list(zip(mask_func.center_fractions, mask_func.accelerations, strict=True))

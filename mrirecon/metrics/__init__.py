@@ -1,0 +1,1 @@
+"""Scores of a reconstruction: per slice on the device (`functional`), per volume over all ranks (`volume`)."""

@@ -1,0 +1,46 @@
+"""Models that see only the zero-filled image: none at all, or any network from image to image."""
+
+from torch import Tensor, nn
+
+from mrirecon.models.unet import Unet
+from mrirecon.physics.zero_filled import zero_filled
+
+
+class ZeroFilled(nn.Module):
+    """The baseline: the zero-filled image itself. It has no parameters, so it can be scored but not trained."""
+
+    min_size = 1
+
+    def forward(self, masked_kspace: Tensor, mask: Tensor, acs_mask: Tensor, size: tuple[int, int]) -> Tensor:
+        return zero_filled(masked_kspace, size)
+
+
+class ImageDomain(nn.Module):
+    """A network applied to the normalised zero-filled image.  (b coil h w), ..., (y, x) -> (b y x)
+
+    Each image is brought to mean 0 and standard deviation 1 and clamped to +-`clamp` standard deviations (None: not
+    clamped), as in fastMRI's U-Net transform; the network's answer is brought back to the units of the input.
+    """
+
+    def __init__(self, network: nn.Module, min_size: int = 1, clamp: float | None = 6.0) -> None:
+        super().__init__()
+        self.network = network
+        self.min_size = min_size
+        self.clamp = clamp
+
+    def forward(self, masked_kspace: Tensor, mask: Tensor, acs_mask: Tensor, size: tuple[int, int]) -> Tensor:
+        image = zero_filled(masked_kspace, size)
+        mean = image.mean(dim=(-2, -1), keepdim=True)
+        std = image.std(dim=(-2, -1), keepdim=True) + 1e-11  # fastMRI's; an all-zero slice stays finite
+        x = (image - mean) / std
+        if self.clamp is not None:
+            x = x.clamp(-self.clamp, self.clamp)
+        return self.network(x.unsqueeze(1)).squeeze(1).float() * std + mean
+
+
+def unet(
+    chans: int, num_pool_layers: int, drop_prob: float, norm: str, num_groups: int | None, clamp: float | None
+) -> ImageDomain:
+    """The fastMRI baseline: a U-Net from the zero-filled image to the image. See `Unet` and `ImageDomain`."""
+    network = Unet(1, 1, chans, num_pool_layers, drop_prob, norm, num_groups)
+    return ImageDomain(network, network.min_size, clamp)

@@ -1,0 +1,145 @@
+"""The one LightningModule: any model, any loss, any optimizer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from mrirecon.data.datamodule import ReconDataModule
+from mrirecon.data.sample import Sample
+from mrirecon.errors import ConfigError, DivergedError
+from mrirecon.metrics.volume import VolumeScores
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+SCORES = ("ssim", "psnr", "nmse")
+
+
+class ReconModule(pl.LightningModule):
+    """Trains and scores a reconstruction model.
+
+    model: `model(masked_kspace, mask, acs_mask, size) -> image (b y x)`.
+    loss: `loss(pred, target, data_range) -> scalar`, in units of the zero-filled image's standard deviation.
+    optimizer: `optimizer(params)`; None where the module only evaluates.
+    scheduler: one of mrirecon.schedules, `scheduler(optimizer, num_steps, num_epochs)`.
+    target_clamp: in training, clamps the target to so many standard deviations of the zero-filled image, as fastMRI's
+        U-Net transform does; None does not. Scores are always of the true target.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss | None = None,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., dict[str, Any]] | None = None,
+        target_clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.target_clamp = target_clamp
+        self.scores = VolumeScores()
+        self.results: dict[str, Any] = {}
+
+    def forward(self, batch: Sample) -> Tensor:
+        """The reconstruction of a batch, in units of `batch.scale`.  -> (b y x)"""
+        size = (batch.target.shape[-2], batch.target.shape[-1])
+        return self.model(batch.masked_kspace, batch.mask, batch.acs_mask, size)
+
+    def setup(self, stage: str) -> None:
+        self._datamodule().check_image_sizes(int(getattr(self.model, "min_size", 1)))
+        if stage == "fit" and not any(p.requires_grad for p in self.parameters()):
+            raise ConfigError("model: has nothing to train; score it with: python scripts/evaluate.py model=zero_filled")
+
+    def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
+        assert self.loss is not None
+        target = batch.target
+        if self.target_clamp is not None:
+            mean = batch.mean[:, None, None]
+            target = target.clamp(mean - self.target_clamp, mean + self.target_clamp)
+        loss = self.loss(self(batch), target, batch.data_range)
+        self._batch, self._loss = batch, loss.detach()
+        self.log("train/loss", self._loss, prog_bar=True, batch_size=len(target))
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Logs the gradient's norm, and stops every rank before a step that would not be finite."""
+        grads = [p.grad for p in self.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        finite = torch.isfinite(norm) & torch.isfinite(self._loss)
+        if self.trainer.world_size > 1:
+            finite = self.trainer.strategy.reduce(finite.float(), reduce_op="sum") == self.trainer.world_size
+        if not finite:
+            raise DivergedError(self._divergence(norm))
+        self.log("grad_norm", norm)
+
+    def _divergence(self, norm: Tensor) -> str:
+        source = self._datamodule().sets["train"].source
+        pairs = zip(self._batch.volume.tolist(), self._batch.slice_num.tolist(), strict=True)
+        where = ", ".join(f"{source.volumes[volume].name} slice {slice_num}" for volume, slice_num in pairs)
+        return (
+            f"training diverged at step {self.global_step} (epoch {self.current_epoch}): loss {float(self._loss):g}, "
+            f"gradient norm {float(norm):g}, on {where}. The weights of this step were not written; lower optimizer.lr, "
+            "clip with trainer.gradient_clip_val=1, or resume from the last checkpoint with ckpt=..."
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        self.scores.reset()
+
+    def validation_step(self, batch: Sample, batch_idx: int) -> dict[str, Tensor]:
+        return self._score(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        results = self.scores.compute()
+        values = {f"val/{name}": _or_nan(results[name]) for name in (*SCORES, "loss")}
+        self.log_dict(values, prog_bar=True, batch_size=1)
+
+    def on_test_epoch_start(self) -> None:
+        self.scores.reset()
+
+    def test_step(self, batch: Sample, batch_idx: int) -> dict[str, Tensor]:
+        return self._score(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self.results = self.scores.compute()
+
+    def _score(self, batch: Sample) -> dict[str, Tensor]:
+        pred = self(batch)
+        scale = batch.scale[:, None, None]  # sums over a volume need one unit: that of its file
+        self.scores.update(
+            pred * scale,
+            batch.target * scale,
+            batch.data_range * batch.scale,
+            batch.volume,
+            batch.slice_num,
+            self._loss_per_slice(pred, batch),
+        )
+        return {"pred": pred}
+
+    def _loss_per_slice(self, pred: Tensor, batch: Sample) -> Tensor | None:
+        """Slice by slice, so that the mean over slices does not depend on how they were batched.  -> (b)"""
+        if self.loss is None:
+            return None
+        rows = zip(pred[:, None], batch.target[:, None], batch.data_range[:, None], strict=True)
+        return torch.stack([self.loss(*row) for row in rows])
+
+    def configure_optimizers(self) -> Any:
+        assert self.optimizer is not None
+        optimizer = self.optimizer(self.parameters())
+        if self.scheduler is None:
+            return optimizer
+        num_steps, num_epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
+        if num_steps == float("inf") or num_epochs is None:
+            raise ConfigError("trainer.max_epochs: a schedule needs the length of the run: give a number of epochs")
+        config = self.scheduler(optimizer, num_steps=int(num_steps), num_epochs=num_epochs)
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def _datamodule(self) -> ReconDataModule:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -1,0 +1,1 @@
+"""MR physics: pure functions of complex tensors."""

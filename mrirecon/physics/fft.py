@@ -1,0 +1,16 @@
+"""The centred, orthonormal 2-D Fourier transform between image and k-space."""
+
+import torch
+from torch import Tensor
+
+_HW = (-2, -1)
+
+
+def fft2c(image: Tensor) -> Tensor:
+    """Image to k-space, zero frequency in the middle, orthonormal.  (*b h w) complex -> (*b h w) complex"""
+    return torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(image, dim=_HW), norm="ortho"), dim=_HW)
+
+
+def ifft2c(kspace: Tensor) -> Tensor:
+    """K-space to image: the adjoint, and the inverse, of `fft2c`.  (*b h w) complex -> (*b h w) complex"""
+    return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(kspace, dim=_HW), norm="ortho"), dim=_HW)

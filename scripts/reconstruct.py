@@ -1,0 +1,52 @@
+"""Reconstructs scans: python scripts/reconstruct.py ckpt=FILE input=FILE_OR_DIR output=DIR [mask=random_4x]"""
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from mrirecon.build import instantiate, load_model
+from mrirecon.command import command
+from mrirecon.errors import InputError
+from mrirecon.io import fastmri, formats
+from mrirecon.pictures import write_png
+from mrirecon.reconstruct import choose_device, contact_sheet, reconstruct
+
+log = logging.getLogger(__name__)
+
+
+@command("reconstruct", from_checkpoint=("model",))
+def main(cfg: DictConfig) -> int:
+    model = load_model(cfg)
+    mask_func = None if cfg.mask is None else instantiate("mask", cfg.mask)
+    output, device = Path(cfg.output), choose_device(cfg.device)
+    paths = _scans(Path(cfg.input))
+    failed = 0
+    for path in paths:
+        try:
+            scan = formats.read(path)
+            result = reconstruct(model, scan, mask_func, cfg.batch_size, device)
+            picture = contact_sheet(result, scan, cfg.slices, cfg.caption)
+        except InputError as error:
+            log.error("error: %s", error)
+            failed += 1
+            continue
+        fastmri.write_reconstruction(output / path.name, result.volume.numpy(), {"acceleration": result.acceleration})
+        write_png(output / f"{path.stem}.png", picture)
+        sampled = f"{result.mask.sum()} of {len(result.mask)} columns, {result.acceleration:.2f}x"
+        print(f"{path.name}: {len(result.volume)} slices from {sampled} -> {output / path.name} and {path.stem}.png")
+    if failed:
+        log.error("%d of %d scans failed", failed, len(paths))
+    return 0 if not failed else InputError.exit_code if failed == len(paths) else 4
+
+
+def _scans(source: Path) -> list[Path]:
+    if source.is_dir():
+        return fastmri.list_volumes(source)[0]
+    if not source.exists():
+        raise InputError(f"input={source}: there is no such file or folder")
+    return [source]
+
+
+if __name__ == "__main__":
+    main()

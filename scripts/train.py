@@ -1,0 +1,50 @@
+"""Trains a model: python scripts/train.py optimizer=adam model.norm=group mask=random_4x"""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from mrirecon.build import build_datamodule, build_module, build_trainer, load_weights
+from mrirecon.callbacks.progress import CountProgress
+from mrirecon.callbacks.record import write_final
+from mrirecon.command import command
+from mrirecon.evaluation import evaluate, print_scores, write_json
+from mrirecon.models.image_domain import ZeroFilled
+from mrirecon.module import ReconModule
+
+
+@command("train")
+def train(cfg: DictConfig) -> None:
+    datamodule = build_datamodule(cfg, CountProgress())
+    module = build_module(cfg)
+    trainer = build_trainer(cfg)
+
+    trainer.fit(module, datamodule, ckpt_path=cfg.ckpt, weights_only=True)
+
+    best = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
+    load_weights(module.model, best)
+    reports = {
+        "zero-filled": evaluate(trainer, ReconModule(ZeroFilled()), datamodule, None),
+        "this run": evaluate(trainer, module, datamodule, best),
+    }
+    if trainer.is_global_zero:
+        write_json(Path(cfg.run_dir) / "metrics.json", {**reports["this run"], "zero_filled": reports["zero-filled"]})
+        write_final(trainer.logger, reports["this run"], trainer.global_step)
+        print_scores(f"Best checkpoint on {cfg.split}", reports)
+        _say_next(cfg, best)
+
+
+def _say_next(cfg: DictConfig, best: Any) -> None:
+    best = Path(best).relative_to(Path.cwd()) if Path(best).is_relative_to(Path.cwd()) else best
+    scan = next((Path(cfg.data.root) / f"{cfg.data.challenge}_{cfg.split}").glob("*.h5"))
+    print(
+        f"\nEverything of this run is in {cfg.run_dir}\n\nNext:\n"
+        f"  tensorboard --logdir outputs\n"
+        f"  python scripts/evaluate.py ckpt={best}\n"
+        f"  python scripts/reconstruct.py ckpt={best} input={scan} mask=random_4x"
+    )
+
+
+if __name__ == "__main__":
+    train()

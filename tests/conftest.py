@@ -1,0 +1,80 @@
+"""What the tests share: small files in the fastMRI layout, and the real scans where they are."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrirecon.io import fastmri
+
+REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
+Volume = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def realdata() -> Path:
+    """The folder of real scans; they are not part of the project."""
+    if not REALDATA.is_dir():
+        pytest.skip("the real scans (../shared/realdata beside the project) are not on this machine")
+    return REALDATA
+
+
+def smooth_object(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Complex images with structure on all scales: blocks and noise.  -> complex64 shape"""
+    *outer, h, w = shape
+    coarse = rng.standard_normal((*outer, -(-h // 8), -(-w // 8)))
+    image = coarse.repeat(8, axis=-2).repeat(8, axis=-1)[..., :h, :w] + 0.1 * rng.standard_normal(shape)
+    return (image * np.exp(0.5j)).astype(np.complex64)
+
+
+@pytest.fixture
+def volume() -> Volume:
+    """Writes one volume whose target is what its k-space gives: volume(path, slices, coils or None, (h, w), (y, x))"""
+
+    def write(
+        path: Path,
+        num_slices: int = 2,
+        num_coils: int | None = None,
+        size: tuple[int, int] = (40, 36),
+        target: tuple[int, int] | None = None,
+        seed: int = 0,
+        mask: np.ndarray | None = None,
+        scale: float = 1.0,
+    ) -> Path:
+        rng = np.random.default_rng(seed)
+        coils = () if num_coils is None else (num_coils,)
+        images = scale * smooth_object(rng, num_slices, *coils, *size)
+        axes = (-2, -1)
+        kspace = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(images, axes), norm="ortho"), axes).astype(np.complex64)
+        y, x = target or size
+        top, left = (size[0] - y) // 2, (size[1] - x) // 2
+        magnitude = np.abs(images)[..., top : top + y, left : left + x]
+        combined = magnitude if num_coils is None else np.sqrt((magnitude**2).sum(axis=1))
+        name = "reconstruction_esc" if num_coils is None else "reconstruction_rss"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if mask is not None:
+            kspace = kspace * mask
+        fastmri.write_volume(
+            path,
+            kspace,
+            {name: combined.astype(np.float32)},
+            acquisition="TEST",
+            patient_id=path.stem,
+            recon_size=(y, x),
+            mask=mask,
+        )
+        return path
+
+    return write
+
+
+@pytest.fixture
+def folder(tmp_path: Path, volume: Volume) -> Path:
+    """A single-coil set of mixed sizes, three training volumes and two validation volumes."""
+    root = tmp_path / "set"
+    for number, size in enumerate([(40, 36), (40, 36), (48, 45)]):
+        volume(root / "singlecoil_train" / f"t{number}.h5", num_slices=3, size=size, seed=number)
+    for number, size in enumerate([(40, 36), (48, 45)]):
+        volume(root / "singlecoil_val" / f"v{number}.h5", num_slices=2, size=size, seed=10 + number)
+    return root

@@ -1,0 +1,98 @@
+"""Masks: fastMRI's golden values, budgets that cannot be kept, and the centre."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from fastmri.data.subsample import MaskFunc
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from mrirecon.build import instantiate
+from mrirecon.command import CONF
+from mrirecon.data.masks import check_budget, contiguous_center, draw_mask, volume_seed
+from mrirecon.errors import ConfigError
+
+# For file1000000.h5 at 4x with a centre of .08: family, columns, sampled, first 12 digits of the sha256 of "0101..."
+GOLDEN = [
+    ("random", 368, 88, "80fbeb695053"),
+    ("random", 372, 89, "155118b0c6e3"),
+    ("random", 320, 76, "31291cdf69a4"),
+    ("random", 396, 91, "0bc7744584d3"),
+    ("equispaced_fraction", 368, 93, "ba723d332cd0"),
+    ("equispaced_fraction", 372, 94, "479778cab0e2"),
+    ("equispaced_fraction", 320, 80, "0818c1b1fe3e"),
+    ("equispaced_fraction", 396, 99, "181a1c51a382"),
+    ("equispaced", 368, 114, "31da949cbffb"),
+    ("equispaced", 320, 100, "1a0c679bf77b"),
+    ("magic", 368, 114, "70f5b1e8e3f9"),
+    ("magic", 320, 99, "554ae7f37ffa"),
+    ("magic_fraction", 368, 86, "f89cdbe8a55a"),
+    ("magic_fraction", 320, 75, "4febfceaa83f"),
+]
+ALL = sorted(path.stem for path in (CONF / "mask").glob("*.yaml"))
+
+
+def mask_func(name: str, **changes: list[float]) -> MaskFunc:
+    config = OmegaConf.to_container(OmegaConf.load(CONF / "mask" / f"{name}.yaml"))
+    assert isinstance(config, dict)
+    return instantiate("mask", {**config, **changes})
+
+
+@pytest.mark.parametrize(("family", "num_cols", "num_sampled", "digest"), GOLDEN)
+def test_masks_equal_fastmri_s_golden_values(family: str, num_cols: int, num_sampled: int, digest: str) -> None:
+    mask, _ = draw_mask(mask_func(f"{family}_4x"), num_cols, volume_seed("file1000000.h5"))
+    text = "".join("1" if column else "0" for column in mask)
+    assert (int(mask.sum()), hashlib.sha256(text.encode()).hexdigest()[:12]) == (num_sampled, digest)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(("num_cols", "num_low"), [(320, 26), (368, 29), (372, 30), (396, 32)])
+def test_every_mask_samples_its_centre_and_repeats_with_its_seed(name: str, num_cols: int, num_low: int) -> None:
+    func = mask_func(name)
+    mask, acs_mask = draw_mask(func, num_cols, (1, 2, 3))
+    again, _ = draw_mask(func, num_cols, (1, 2, 3))
+    assert np.array_equal(mask, again)
+    assert mask[acs_mask].all()
+    expected = {round(num_cols * fraction) for fraction in func.center_fractions}
+    assert acs_mask.sum() in expected
+    if "4x" in name and "8x" not in name:
+        assert acs_mask.sum() == num_low
+
+
+@pytest.mark.parametrize("name", ["random_4x", "random_8x", "equispaced_fraction_4x", "magic_fraction_8x"])
+def test_families_that_keep_a_budget_reach_their_acceleration_on_average(name: str) -> None:
+    func = mask_func(name)
+    lines = [draw_mask(func, 368, (seed,))[0].sum() for seed in range(200)]
+    # 200 draws of a spread of about 8 lines; the magic family rounds its spacing, by up to 10 %
+    assert np.mean(lines) == pytest.approx(368 / func.accelerations[0], rel=0.12)
+
+
+def test_both_accelerations_of_a_mixed_mask_are_drawn() -> None:
+    func = mask_func("random_4x_8x")
+    centres = {int(draw_mask(func, 368, (seed,))[1].sum()) for seed in range(20)}
+    assert centres == {29, 15}
+
+
+@pytest.mark.parametrize("family", ["random", "equispaced", "equispaced_fraction", "magic", "magic_fraction"])
+@pytest.mark.parametrize(("fraction", "acceleration"), [(0.25, 4), (0.3, 4), (0.08, 16)])
+def test_a_budget_the_centre_uses_up_is_refused(family: str, fraction: float, acceleration: float) -> None:
+    func = mask_func(f"{family}_4x", center_fractions=[fraction], accelerations=[acceleration])
+    with pytest.raises(ConfigError, match=r"mask\.center_fractions"):
+        check_budget(func, 368)
+
+
+@given(st.integers(48, 400), st.sampled_from(ALL), st.integers(0, 2**31))
+def test_any_width_gives_a_usable_mask(num_cols: int, name: str, seed: int) -> None:
+    func = mask_func(name)
+    check_budget(func, num_cols)
+    mask, acs_mask = draw_mask(func, num_cols, (seed,))
+    assert 0 < mask.sum() < num_cols
+    assert np.array_equal(contiguous_center(mask) & acs_mask, acs_mask)
+
+
+def test_contiguous_center_stops_at_the_first_gap() -> None:
+    mask = np.array([1, 0, 1, 1, 1, 0, 1, 1], dtype=bool)
+    assert contiguous_center(mask).tolist() == [False, False, True, True, True, False, False, False]
+    assert not contiguous_center(np.array([1, 1, 0, 1], dtype=bool)).any()
