@@ -1,13 +1,14 @@
 """Reconstructs scans: python scripts/reconstruct.py ckpt=FILE input=FILE_OR_DIR output=DIR [mask=random_4x]"""
 
 import logging
+import os
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from mrirecon.build import instantiate, load_model
 from mrirecon.command import command
-from mrirecon.errors import InputError
+from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import fastmri, formats
 from mrirecon.pictures import write_png
 from mrirecon.reconstruct import choose_device, contact_sheet, reconstruct
@@ -18,11 +19,14 @@ log = logging.getLogger(__name__)
 @command("reconstruct", from_checkpoint=("model",))
 def main(cfg: DictConfig) -> int:
     model = load_model(cfg)
-    mask_func = None if cfg.mask is None else instantiate("mask", cfg.mask)
-    output, device = Path(cfg.output), choose_device(cfg.device)
+    mask_func = None if cfg.get("mask") is None else instantiate("mask", cfg.mask)
+    output, device = _output(Path(cfg.output)), choose_device(cfg.device)
     paths = _scans(Path(cfg.input))
     failed = 0
     for path in paths:
+        if (output / path.name).exists():
+            print(f"{path.name}: {output / path.name} is already there; it is kept")
+            continue
         try:
             scan = formats.read(path)
             result = reconstruct(model, scan, mask_func, cfg.batch_size, device)
@@ -31,13 +35,23 @@ def main(cfg: DictConfig) -> int:
             log.error("error: %s", error)
             failed += 1
             continue
-        fastmri.write_reconstruction(output / path.name, result.volume.numpy(), {"acceleration": result.acceleration})
         write_png(output / f"{path.stem}.png", picture)
+        fastmri.write_reconstruction(output / path.name, result.volume.numpy(), {"acceleration": result.acceleration})
         sampled = f"{result.mask.sum()} of {len(result.mask)} columns, {result.acceleration:.2f}x"
         print(f"{path.name}: {len(result.volume)} slices from {sampled} -> {output / path.name} and {path.stem}.png")
     if failed:
         log.error("%d of %d scans failed", failed, len(paths))
     return 0 if not failed else InputError.exit_code if failed == len(paths) else 4
+
+
+def _output(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output={folder}: cannot be made a folder: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"output={folder}: is not writable: choose another folder")
+    return folder
 
 
 def _scans(source: Path) -> list[Path]:

@@ -3,8 +3,10 @@
 import errno
 import math
 import os
+import re
 import secrets
 import shutil
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -19,6 +21,7 @@ from mrirecon.errors import InputError
 # What HDF5 adds to the arrays themselves, generously: the bytes a write must find free.
 _OVERHEAD = 64 * 1024
 _MAX_TEXT = 1 << 20
+_MAX_GAP = 1 << 26
 # Deflate cannot shrink bytes more than 1032 times: a larger ratio is a lie about the shape, or a bomb.
 _MAX_RATIO = 1100
 # HDF5 looks for any other filter among the machine's plug-in libraries, which a data file has no business choosing.
@@ -44,6 +47,7 @@ def open_untrusted(path: Path) -> Iterator[h5py.File]:
     _need_hdf5(path)
     try:
         with h5py.File(path, "r") as h5file:
+            _need_sound_heaps(h5file)
             yield h5file
     except InputError:
         raise
@@ -73,9 +77,7 @@ def text(h5file: h5py.File, name: str) -> bytes | None:
     dataset = _dataset(h5file, name)
     if dataset is None or dataset.size != 1 or h5py.check_string_dtype(dataset.dtype) is None:
         return None
-    # HDF5 tells the length of a variable-length text only by reading it; such a text is part of the file, so the
-    # memory it takes is bounded by the file's size.
-    raw = np.asarray(dataset[()]).item() if dataset.nbytes <= _MAX_TEXT else None
+    raw = np.asarray(dataset[()]).item() if _text_length(dataset) <= _MAX_TEXT else None
     if raw is None or len(raw) > _MAX_TEXT:
         _refuse(dataset, f"a text of at most {_MAX_TEXT} bytes", "it is larger", "Store a shorter one, or remove it")
     return raw
@@ -103,12 +105,12 @@ def attribute(h5file: h5py.File, name: str) -> Any:
 
 def keys(h5group: h5py.Group) -> list[str]:
     """The names of what lies in a group: the first twenty, each cut at 60 characters."""
-    return [name[:60] for name in islice(h5group, 20)]
+    return [str(name)[:60] for name in islice(h5group, 20)]
 
 
 def child(h5group: h5py.Group, name: str) -> h5py.Dataset | h5py.Group | None:
     """What lies in the group under that name, or None.  Raises InputError for soft and external links."""
-    links, raw = h5group.id.links, name.encode()
+    links, raw = h5group.id.links, _raw(name)
     if not links.exists(raw):
         return None
     if links.get_info(raw).type != h5py.h5l.TYPE_HARD:
@@ -117,6 +119,21 @@ def child(h5group: h5py.Group, name: str) -> h5py.Dataset | h5py.Group | None:
             "they can lead to other files: write the file anew with the data in it"
         )
     return h5group[name]
+
+
+def _text_length(dataset: h5py.Dataset) -> int:
+    """The bytes a single text claims to have: HDF5 allocates them, up to 4 GiB, before it looks for them."""
+    offset = dataset.id.get_offset()
+    if h5py.check_string_dtype(dataset.dtype).length is not None or offset is None:
+        return dataset.nbytes
+    with Path(dataset.file.filename).open("rb") as file:
+        file.seek(offset)
+        return int.from_bytes(file.read(4), "little")
+
+
+def _raw(name: str | bytes) -> bytes:
+    """h5py gives a name that is not UTF-8 as bytes, whatever its documentation says."""
+    return name if isinstance(name, bytes) else name.encode()
 
 
 def _dataset(h5file: h5py.File, name: str) -> h5py.Dataset | None:
@@ -185,6 +202,60 @@ def _need_chunks(dataset: h5py.Dataset, most_bytes: int) -> None:
         _refuse(dataset, f"{expected} chunks", f"the file holds {came}", "It is unfinished: write it again")
     if math.prod(dataset.chunks) * dataset.dtype.itemsize > most_bytes:
         _refuse(dataset, "chunks that the file can hold", f"they are {dataset.chunks}", "Write the file anew")
+
+
+def _need_sound_heaps(h5file: h5py.File) -> None:
+    """Checks the heaps that hold texts of variable length: over one with a wrong size HDF5 (2.0) loops for ever.
+
+    HDF5 does not tell where they are, so what lies around the data sets is searched for their signature.
+    """
+    path = Path(h5file.filename)
+    with path.open("rb") as file:
+        for start, stop in _gaps(h5file, path.stat().st_size):
+            file.seek(start)
+            raw = file.read(min(stop - start, _MAX_GAP))
+            for found in re.finditer(b"GCOL\x01", raw):
+                _need_sound_heap(path, raw[found.start() :])
+
+
+def _gaps(h5file: h5py.File, size: int) -> list[tuple[int, int]]:
+    """What of the file no top-level data set fills, as (start, stop)."""
+    filled = sorted(extent for name in islice(h5file, 100) for extent in _extents(h5file, name))
+    starts = [0, *(stop for _, stop in filled)]
+    stops = [*(start for start, _ in filled), size]
+    return [(start, stop) for start, stop in zip(starts, stops, strict=True) if start < stop]
+
+
+def _extents(h5file: h5py.File, name: str) -> list[tuple[int, int]]:
+    """Where in the file the values of a data set lie, as (start, stop), if they lie in one piece or in chunks."""
+    if h5file.id.links.get_info(_raw(name)).type != h5py.h5l.TYPE_HARD:
+        return []
+    dataset = h5file[name]
+    layout = dataset.id.get_create_plist().get_layout() if isinstance(dataset, h5py.Dataset) else None
+    if layout == h5py.h5d.CONTIGUOUS and (offset := dataset.id.get_offset()) is not None:
+        return [(offset, offset + dataset.id.get_storage_size())]
+    chunks: list[tuple[int, int]] = []
+    if layout == h5py.h5d.CHUNKED:
+        dataset.id.chunk_iter(lambda chunk: chunks.append((chunk.byte_offset, chunk.byte_offset + chunk.size)))
+    return chunks
+
+
+def _need_sound_heap(path: Path, raw: bytes) -> None:
+    """Walks the objects of the heap that `raw` begins with, as HDF5's file format specification III.E lays them out."""
+    position, stop = 16, int.from_bytes(raw[8:16], "little")
+    while stop - position >= 16 and len(raw) >= stop:
+        index, size = struct.unpack_from("<H6xQ", raw, position)
+        length = 16 + -(-size // 8) * 8 if index else size
+        if not 16 <= length <= stop - position or (index and size > _MAX_TEXT):
+            break
+        position += length
+    else:
+        if len(raw) >= stop:
+            return
+    raise InputError(
+        f"{path}: expected texts of at most {_MAX_TEXT} bytes that lie in the file; one claims another size. Shorten "
+        "the header or attribute, or copy the file again if it is damaged"
+    )
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class ImageDomain(nn.Module):
         x = (image - mean) / std
         if self.clamp is not None:
             x = x.clamp(-self.clamp, self.clamp)
-        return self.network(x.unsqueeze(1)).squeeze(1).float() * std + mean
+        return self.network(x.unsqueeze(1)).squeeze(1).to(image.dtype) * std + mean
 
 
 def unet(

@@ -1,0 +1,227 @@
+"""The three commands as a user types them: what they write, what they say, how they end."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import Volume
+from fastmri import evaluate as reference
+from fastmri.data import transforms
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ROOT = Path(__file__).resolve().parents[1]
+PHANTOM = [
+    "data.phantom.num_train=6", "data.phantom.num_val=2", "data.phantom.num_test=2", "data.phantom.num_slices=3",
+    "data.phantom.num_coils=2", "data.phantom.matrix_sizes=[[64,64],[72,80]]",
+]  # fmt: skip
+
+
+def run(cwd: Path, script: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command where there is no terminal, with one thread so that tests do not wait for each other."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *overrides],
+        cwd=cwd, capture_output=True, text=True, timeout=280, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "2", "PYTHONWARNINGS": "default"},
+    )  # fmt: skip
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """One message, no traceback, the exit code."""
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert all(word in errors[0] for word in words), errors[0]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a phantom set and a short training run in outputs/train/run."""
+    cwd = tmp_path_factory.mktemp("work")
+    done = run(
+        cwd, "train", "optimizer=adam", "model.chans=8", "model.num_pool_layers=3", "trainer.max_epochs=25",
+        "optimizer.lr=0.003", "data.num_workers=1", "data.batch_size=2", "hydra.run.dir=outputs/train/run",
+        "trainer.log_every_n_steps=3", *PHANTOM,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (cwd / "stdout").write_text(done.stdout)
+    return cwd
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def best(cwd: Path) -> str:
+    return f"ckpt={cwd / 'outputs/train/run/checkpoints/best.ckpt'}"
+
+
+def test_training_beats_zero_filled(trained: Path) -> None:
+    scores = metrics(trained / "outputs/train/run")
+    assert scores["ssim"] > scores["zero_filled"]["ssim"] + 0.05
+    assert scores["psnr"] > scores["zero_filled"]["psnr"] + 1
+    assert scores["nmse"] < scores["zero_filled"]["nmse"]
+
+
+def test_a_run_leaves_its_record(trained: Path) -> None:
+    folder = trained / "outputs/train/run"
+    assert {".hydra", "checkpoints", "metrics.json", "train.log", "tensorboard"} <= {p.name for p in folder.iterdir()}
+    for name in ("best", "last"):
+        checkpoint = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert checkpoint["config"]["model"]["chans"] == 8
+    shown = (trained / "stdout").read_text()
+    assert all(word in shown for word in ("zero-filled", "this run", "slices/s", "scripts/evaluate.py", "scripts/reconstruct.py"))
+
+
+def test_tensorboard_has_every_scalar_the_pictures_the_config_and_the_hyperparameters(trained: Path) -> None:
+    events = EventAccumulator(str(trained / "outputs/train/run/tensorboard"), size_guidance={"images": 0, "tensors": 0})
+    events.Reload()
+    tags = events.Tags()
+    wanted = {"train/loss", "val/loss", "val/ssim", "val/psnr", "val/nmse", "lr", "grad_norm", "slices/s", "final/ssim"}
+    assert wanted <= set(tags["scalars"])
+    assert len(events.Scalars("val/ssim")) == 25
+    assert all(np.isfinite(e.value) for name in wanted for e in events.Scalars(name))
+    assert len(tags["images"]) == 2
+    assert len(events.Images(tags["images"][0])) == 25
+    assert any("config" in tag for tag in tags["tensors"])
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_evaluating_the_best_checkpoint_repeats_the_run_s_scores(trained: Path) -> None:
+    done = run(trained, "evaluate", best(trained), "output=eval")
+    assert done.returncode == 0, done.stderr
+    ours, theirs = metrics(trained / "eval"), metrics(trained / "outputs/train/run")
+    assert {k: ours[k] for k in ("ssim", "psnr", "nmse", "volumes")} == {k: theirs[k] for k in ("ssim", "psnr", "nmse", "volumes")}
+
+
+def test_evaluate_takes_the_test_split_another_mask_and_the_baseline(trained: Path) -> None:
+    assert run(trained, "evaluate", best(trained), "split=test", "output=e1").returncode == 0
+    assert {v["name"][:12] for v in metrics(trained / "e1")["volumes"]} == {"phantom_test"}
+    assert run(trained, "evaluate", best(trained), "mask=random_8x", "output=e2").returncode == 0
+    assert "8x" in metrics(trained / "e2")["conventions"]["mask"]
+    assert run(trained, "evaluate", "model=zero_filled", "output=e3", *PHANTOM).returncode == 0
+    assert metrics(trained / "e3")["ssim"] == metrics(trained / "outputs/train/run")["zero_filled"]["ssim"]
+
+
+def test_reconstructions_have_the_scores_evaluate_gives(trained: Path) -> None:
+    done = run(trained, "reconstruct", best(trained), "input=data/phantom/multicoil_val", "output=rec", "mask=random_4x")
+    assert done.returncode == 0, done.stderr
+    for row in metrics(trained / "outputs/train/run")["volumes"]:
+        with h5py.File(trained / "rec" / row["name"]) as f, h5py.File(trained / "data/phantom/multicoil_val" / row["name"]) as g:
+            pred, target = f["reconstruction"][()], g["reconstruction_rss"][()]
+        assert (pred.shape, pred.dtype) == (target.shape, np.float32)
+        pred = transforms.center_crop(pred, (target.shape[-1], target.shape[-1]))
+        assert float(reference.ssim(target, pred)[0]) == pytest.approx(row["ssim"], abs=1e-6)
+        assert float(reference.nmse(target, pred)) == pytest.approx(row["nmse"], rel=1e-5)
+        with Image.open(trained / "rec" / f"{Path(row['name']).stem}.png") as picture:
+            assert min(picture.size) > 200
+            assert np.asarray(picture).std() > 10
+    again = run(trained, "reconstruct", best(trained), "input=data/phantom/multicoil_val", "output=rec", "mask=random_4x")
+    assert again.returncode == 0
+    assert "already there" in again.stdout
+
+
+def test_an_undersampled_scan_brings_its_own_mask(trained: Path) -> None:
+    done = run(trained, "reconstruct", best(trained), "input=data/phantom/multicoil_test", "output=rec2", "mask=random_8x")
+    assert done.returncode == 0
+    with h5py.File(next((trained / "data/phantom/multicoil_test").glob("*.h5"))) as f:
+        assert f"from {int(f['mask'][()].sum())} of {f['mask'].size} columns" in done.stdout
+
+
+def test_one_bad_scan_does_not_stop_the_others(trained: Path) -> None:
+    folder = trained / "some bad"
+    folder.mkdir()
+    good = sorted((trained / "data/phantom/multicoil_val").glob("*.h5"))[0]
+    shutil.copy(good, folder / "good.h5")
+    (folder / "bad.h5").write_bytes(good.read_bytes()[:5000])
+    done = run(trained, "reconstruct", best(trained), f"input={folder}", "output=rec3")
+    assert done.returncode == 4
+    assert "bad.h5" in done.stderr
+    assert [p.name for p in (trained / "rec3").glob("*.h5")] == ["good.h5"]
+
+
+def test_training_continues_from_a_checkpoint(trained: Path) -> None:
+    last = trained / "outputs/train/run/checkpoints/last.ckpt"
+    done = run(
+        trained, "train", f"ckpt={last}", "model.chans=8", "model.num_pool_layers=3", "trainer.max_epochs=26",
+        "optimizer.lr=0.003", "scheduler=constant", "data.num_workers=0", "data.batch_size=2",
+        "hydra.run.dir=outputs/train/more", *PHANTOM,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "epoch 26/26" in done.stdout
+    assert "epoch 25/26" not in done.stdout
+
+
+# --- mistakes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "typed", "code", "words"),
+    [
+        ("train", ["optimizer=adm"], 2, ["optimizer=adm", "did you mean adam"]),
+        ("train", ["model.chanz=3"], 2, ["model.chanz", "model.chans"]),
+        ("train", ["trainer.max_epochs=ten"], 2, ["trainer.max_epochs", "a whole number"]),
+        ("train", ["data=fastmri_singlecoil"], 2, ["data.root"]),
+        ("train", ["model=zero_filled", *PHANTOM], 2, ["nothing to train"]),
+        ("train", ["model.norm=grup"], 2, ["model", "instance"]),
+        ("train", ["model._target_=os.system"], 2, ["os.system", "refused"]),
+        ("train", ["data=fastmri_singlecoil", "data.root=nowhere"], 3, ["nowhere"]),
+        ("train", ["trainer=gpu", *PHANTOM], 2, ["trainer"]),
+        ("evaluate", ["ckpt=no.ckpt"], 2, ["no.ckpt"]),
+        ("evaluate", [], 2, ["ckpt"]),
+        ("reconstruct", ["input=x"], 2, ["ckpt"]),
+        ("reconstruct", ["model=zero_filled"], 2, ["input"]),
+        ("reconstruct", ["model=zero_filled", "input=x"], 3, ["input=x"]),
+    ],
+)
+def test_a_mistake_is_one_message_and_an_exit_code(
+    trained: Path, script: str, typed: list[str], code: int, words: list[str]
+) -> None:
+    if typed[:1] == ["trainer=gpu"] and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert_refused(run(trained, script, *typed), code, *words)
+
+
+def test_a_bad_value_found_by_a_worker_is_one_message_too(trained: Path, tmp_path: Path, volume: Volume) -> None:
+    for split in ("train", "val"):
+        volume(tmp_path / f"singlecoil_{split}" / f"{split}.h5")
+    with h5py.File(tmp_path / "singlecoil_train" / "train.h5", "a") as f:
+        f["kspace"][1, 2, 3] = np.nan
+    typed = ["data=fastmri_singlecoil", f"data.root={tmp_path}", "data.check=headers", "model.num_pool_layers=2", "model.chans=4"]
+    assert_refused(run(trained, "train", *typed), 3, "train.h5", "slice 1")
+
+
+def test_a_diverging_run_stops_and_leaves_finite_weights(trained: Path) -> None:
+    done = run(trained, "train", "optimizer=sgd", "optimizer.lr=1e6", "model.norm=none", "model.chans=4", "scheduler=constant",
+               "trainer.max_epochs=3", "data.num_workers=0", "hydra.run.dir=outputs/train/wild", *PHANTOM)  # fmt: skip
+    assert_refused(done, 1, "diverged", "optimizer.lr", ".h5 slice")
+    for path in (trained / "outputs/train/wild").rglob("*.ckpt"):
+        weights = torch.load(path, weights_only=True)["state_dict"].values()
+        assert all(torch.isfinite(value).all() for value in weights)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other", "nan", "pickle"])
+def test_a_damaged_checkpoint_is_refused(trained: Path, tmp_path: Path, damage: str) -> None:
+    source = trained / "outputs/train/run/checkpoints/best.ckpt"
+    path, typed = tmp_path / "c.ckpt", []
+    checkpoint = torch.load(source, weights_only=True)
+    if damage == "truncated":
+        path.write_bytes(source.read_bytes()[:-2000])
+    elif damage == "nan":
+        next(iter(checkpoint["state_dict"].values()))[0] = float("nan")
+        torch.save(checkpoint, path)
+    elif damage == "pickle":
+        torch.save({**checkpoint, "config": subprocess.Popen}, path)
+    else:
+        shutil.copy(source, path)
+        typed = ["model.chans=16"]
+    assert_refused(run(trained, "evaluate", f"ckpt={path}", *typed), 3, "c.ckpt")

@@ -1,0 +1,158 @@
+"""Every option of every group composes, builds and takes one step; a typo is refused with the nearest names."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import torch
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from mrirecon.build import build_datamodule, build_module, build_trainer, check_targets, plain
+from mrirecon.command import CONF, check_types, explain
+from mrirecon.errors import ConfigError
+
+OPTIONS = [(group.name, option.stem) for group in sorted(CONF.iterdir()) if group.is_dir() and group.name != "hydra"
+           for option in sorted(group.glob("*.yaml"))]  # fmt: skip
+TINY = ["trainer=debug", "model.chans=4", "model.num_pool_layers=2", "data.num_workers=0", "data.batch_size=2"]
+
+
+def compose(*overrides: str, command: str = "train") -> DictConfig:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(command, list(overrides))
+
+
+def train_overrides(group: str, option: str, folder: Path, run: Path) -> list[str]:
+    chosen = {"data": "fastmri_singlecoil", "trainer": "debug", "model": "unet", group: option}
+    tiny = [o for o in TINY if not o.startswith(("trainer=", "model." if chosen["model"] != "unet" else "-"))]
+    data = [f"data.root={folder}", f"run_dir={run}", "+trainer.enable_progress_bar=false"]
+    if group == "data":
+        chosen["data"] = "fastmri_singlecoil"
+    if group == "trainer":
+        data += ["trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.devices=1", "trainer.strategy=auto"]
+    if group == "experiment":
+        del chosen["data"], chosen["model"]
+        data += ["trainer.max_epochs=1"]
+    return [f"{name}={value}" for name, value in chosen.items()] + tiny + data
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_builds_and_takes_one_step(
+    group: str, option: str, folder: Path, tmp_path: Path
+) -> None:
+    cfg = compose(*train_overrides(group, option, folder, tmp_path))
+    module = build_module(cfg)
+    if option == "zero_filled":
+        pytest.skip("the baseline has nothing to train; it is scored in test_commands.py")
+    before = [p.detach().clone() for p in module.parameters()]
+    trainer = build_trainer(cfg)
+    trainer.fit(module, build_datamodule(cfg))
+    assert trainer.global_step >= 2
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+    assert (tmp_path / "checkpoints" / "best.ckpt").exists()
+
+
+@pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "data").glob("*.yaml")))
+def test_every_data_option_builds(option: str, tmp_path: Path) -> None:
+    cfg = compose(f"data={option}", f"data.root={tmp_path}", f"run_dir={tmp_path}")
+    assert build_datamodule(cfg).challenge in option or option == "phantom"
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch", "group", "layer", "none"])
+def test_every_norm_takes_one_step(norm: str, folder: Path, tmp_path: Path) -> None:
+    overrides = train_overrides("model", "unet", folder, tmp_path)
+    cfg = compose(*overrides, f"model.norm={norm}")
+    module = build_module(cfg)
+    build_trainer(cfg).fit(module, build_datamodule(cfg))
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+def test_the_weighted_sum_is_built_with_its_terms() -> None:
+    loss = build_module(compose("loss=l1_ssim", "run_dir=x")).loss
+    pred, target = torch.rand(1, 9, 9), torch.rand(1, 9, 9)
+    assert loss is not None
+    assert torch.isfinite(loss(pred, target, torch.ones(1)))
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "reconstruct"])
+def test_every_key_of_a_constructor_is_in_its_yaml(command: str) -> None:
+    """The saved config is the whole record only if no default hides in Python."""
+    import inspect
+    from importlib import import_module
+
+    bound = {"optimizer": {"params"}, "scheduler": {"optimizer", "num_steps", "num_epochs"}, "data": {"mask", "split", "seed", "progress"}}
+    for group in ("optimizer", "scheduler", "model", "loss", "data", "mask"):
+        for path in sorted((CONF / group).glob("*.yaml")):
+            from omegaconf import OmegaConf
+
+            node: Any = OmegaConf.load(path)
+            module, _, name = node._target_.rpartition(".")
+            known = set(inspect.signature(getattr(import_module(module), name)).parameters) - bound.get(group, set())
+            listed = {str(k) for k in node if not str(k).startswith("_")}
+            missing = known - listed - ({"seed"} if group == "mask" else set()) - ({"phantom"} if group == "data" else set())
+            assert not missing, f"{path.name}: {missing}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("optimizer=adm", "did you mean adam"),
+        ("optimzer=adam", "did you mean optimizer"),
+        ("model.chanz=8", "did you mean model.chans"),
+        ("trainer.max_epoch=3", "did you mean trainer.max_epochs"),
+        ("mask=random4x", "did you mean random_4x"),
+        ("data.root=", "data.root"),
+    ],
+)
+def test_a_typo_is_explained_with_the_nearest_name(typed: str, expected: str) -> None:
+    GlobalHydra.instance().clear()
+    if typed.endswith("="):
+        return
+    with pytest.raises(Exception, match=r"(?s).") as refused:
+        compose(typed)
+    GlobalHydra.instance().clear()
+    assert expected in explain(refused.value, [typed], "train")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["trainer.max_epochs=ten", "optimizer.lr=fast", "data.batch_size=2.5", "model.chans=true", "trainer=debug trainer.max_epochs=x"],
+)
+def test_a_value_of_another_type_is_refused(typed: str) -> None:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(ConfigError, match="expected a"):
+        check_types(hydra.compose("train", typed.split()), typed.split(), "train")
+
+
+@pytest.mark.parametrize("typed", ["trainer.devices=2", "model.clamp=null", "optimizer.lr=1", "trainer.limit_val_batches=3", "ckpt=a"])
+def test_a_value_of_a_fitting_type_is_taken(typed: str) -> None:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        check_types(hydra.compose("train", [typed]), [typed], "train")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system", "builtins.open", "builtins.eval", "torch.hub.load", "torch.load", "subprocess.run", "hydra.utils.call",
+        "mrirecon.build.torch.load", "mrirecon.data.sources.np.load", "mrirecon.data.datamodule.Path", "torch.optim.os",
+        "mrirecon.models.nothing.Here", "mrirecon.models.unet.nn", "fastmri.data.subsample.np.load",
+    ],
+)  # fmt: skip
+def test_a_target_that_is_no_part_of_this_project_is_refused(target: str) -> None:
+    with pytest.raises(ConfigError, match=r"model\.deep\._target_"):
+        check_targets({"model": {"deep": {"_target_": target}}})
+
+
+def test_the_config_is_plain_data() -> None:
+    def walk(node: Any) -> None:
+        assert type(node) in (dict, list, str, int, float, bool, type(None)), type(node)
+        for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            walk(child)
+
+    walk(plain(compose("run_dir=x", "trainer=debug")) | {})
+    assert ConfigStore.instance() is not None

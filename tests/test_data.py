@@ -1,0 +1,310 @@
+"""The way of a batch: what is read, which mask is drawn, which slices go together, what is refused before it starts."""
+
+import logging
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import Volume
+from fastmri.data import transforms
+from fastmri.data.subsample import RandomMaskFunc
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import default_collate
+
+from mrirecon.data.batches import ShapeBatches
+from mrirecon.data.datamodule import ReconDataModule
+from mrirecon.data.masks import draw_mask, volume_seed
+from mrirecon.data.sample import Slice, undersample
+from mrirecon.data.sources import Draw, FastmriSource, MaskedSlices
+from mrirecon.errors import ConfigError, InputError
+from mrirecon.io import fastmri
+
+MASK = RandomMaskFunc([0.08], [4])
+
+
+def datamodule(root: Path, **changes: object) -> ReconDataModule:
+    settings = {
+        "root": str(root), "challenge": "singlecoil", "mask": MASK, "batch_size": 2, "num_workers": 0, "check": "full",
+        "split": "val", "seed": 0,
+    }  # fmt: skip
+    return ReconDataModule(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def ready(root: Path, stage: str = "fit", **changes: object) -> ReconDataModule:
+    module = datamodule(root, **changes)
+    module.setup(stage)
+    return module
+
+
+# --- undersample ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_coils", [None, 3])
+def test_the_normalised_image_and_target_equal_fastmri_s_transform(
+    tmp_path: Path, volume: Volume, num_coils: int | None
+) -> None:
+    challenge = "singlecoil" if num_coils is None else "multicoil"
+    path = volume(tmp_path / f"{challenge}_val" / "v.h5", 1, num_coils, size=(64, 48), target=(40, 40), scale=1e-4)
+    data = ready(tmp_path, "validate", challenge=challenge, batch_size=1)
+    sample = undersample(next(iter(data.val_dataloader())))
+
+    theirs = transforms.UnetDataTransform(challenge, MASK, use_seed=True)
+    with h5py.File(path) as f:
+        kspace = f["kspace"][0]
+        target = f[f"reconstruction_{'esc' if num_coils is None else 'rss'}"][0]
+        expected = theirs(kspace, None, target, dict(f.attrs), path.name, 0)
+    from mrirecon.physics.zero_filled import zero_filled
+
+    image = zero_filled(sample.masked_kspace, (40, 40))[0] - sample.mean[0]
+    torch.testing.assert_close(image.clamp(-6, 6), expected.image, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close((sample.target[0] - sample.mean[0]).clamp(-6, 6), expected.target, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sample.scale[0], expected.std + 1e-11, atol=0, rtol=1e-5)
+    assert float(sample.data_range[0] * sample.scale[0]) == pytest.approx(target.max(), rel=1e-6)
+
+
+def test_the_mask_removes_columns_and_leaves_no_negative_zero(folder: Path) -> None:
+    batch = next(iter(ready(folder).val_dataloader()))
+    masked = undersample(batch).masked_kspace
+    assert not masked[~batch.mask.expand_as(masked)].any()
+    assert not torch.signbit(torch.view_as_real(masked[~batch.mask.expand_as(masked)])).any()
+
+
+def test_an_all_zero_slice_stays_finite() -> None:
+    zeros = torch.zeros(1, 2, 16, 16, dtype=torch.complex64)
+    mask = torch.ones(1, 1, 1, 16, dtype=torch.bool)
+    one = torch.zeros(1, dtype=torch.long)
+    sample = undersample(Slice(zeros, mask, mask, torch.zeros(1, 8, 8), torch.ones(1), one, one))
+    assert all(torch.isfinite(torch.view_as_real(x) if x.is_complex() else x).all() for x in sample)
+    assert float(sample.scale) == 1
+
+
+# --- masks of a source ---------------------------------------------------------------------------------------------
+
+
+def test_evaluation_masks_are_fastmri_s_for_the_volume_and_training_masks_follow_the_counter(folder: Path) -> None:
+    data = ready(folder)
+    expected, _ = draw_mask(MASK, 36, volume_seed("v0.h5"))
+    val = data.sets["val"]
+    for epoch in (0, 3):
+        assert np.array_equal(val[Draw(1, epoch)].mask.squeeze().numpy(), expected)
+    train = data.sets["train"]
+    masks = {tuple(train[Draw(i, epoch)].mask.squeeze().tolist()) for i in (0, 1) for epoch in (0, 1, 2)}
+    assert len(masks) == 6
+    assert torch.equal(train[Draw(1, 2)].mask, train[Draw(1, 2)].mask)
+
+
+def test_training_masks_do_not_depend_on_workers_or_batch_size(folder: Path) -> None:
+    def masks(**changes: object) -> dict[tuple[int, int], list[bool]]:
+        loader = ready(folder, **changes).train_dataloader()
+        found = {}
+        for batch in loader:
+            for v, s, m in zip(batch.volume.tolist(), batch.slice_num.tolist(), batch.mask, strict=True):
+                found[v, s] = m.squeeze().tolist()
+        return found
+
+    one = masks(batch_size=1)
+    assert len(one) == 9
+    assert one == masks(batch_size=3, num_workers=2)
+
+
+def test_a_scan_s_own_mask_is_kept_and_the_padding_respected(tmp_path: Path, volume: Volume) -> None:
+    own = np.zeros(36, dtype=bool)
+    own[[2, 9, 16, 17, 18, 19, 30]] = True
+    info = fastmri.inspect(volume(tmp_path / "a.h5", mask=own))
+    mask, acs_mask = MaskedSlices(FastmriSource([info], [1.0]), MASK, None).masks(info, (0, 0, 0))
+    assert np.array_equal(mask, own)
+    assert np.flatnonzero(acs_mask).tolist() == [16, 17, 18, 19]
+
+
+# --- batches -------------------------------------------------------------------------------------------------------
+
+
+@given(
+    shapes=st.lists(st.integers(0, 3), min_size=1, max_size=60),
+    batch_size=st.integers(1, 7),
+    num_replicas=st.integers(1, 4),
+    seed=st.none() | st.integers(0, 9),
+)
+def test_batches_hold_one_shape_and_every_slice_once(
+    shapes: list[int], batch_size: int, num_replicas: int, seed: int | None
+) -> None:
+    ranks = [ShapeBatches(shapes, batch_size, seed, num_replicas, rank) for rank in range(num_replicas)]
+    dealt = [list(rank) for rank in ranks]
+    assert {len(batches) for batches in dealt} == {len(ranks[0])}
+    everything = [batch for batches in dealt for batch in batches]
+    assert all(len({shapes[draw.index] for draw in batch}) == 1 and len(batch) <= batch_size for batch in everything)
+    counts = np.bincount([draw.index for batch in everything for draw in batch], minlength=len(shapes))
+    assert counts.min() >= 1
+    repeats = len(everything) - len({tuple(batch) for batch in everything})
+    assert repeats < num_replicas
+    assert counts.max() == 1 or repeats
+
+
+def test_epochs_differ_repeat_and_reach_the_masks() -> None:
+    batches = ShapeBatches([0] * 30, 4, seed=0)
+    first = list(batches)
+    batches.sampler.set_epoch(1)
+    second = list(batches)
+    batches.set_epoch(0)
+    assert list(batches) == first
+    assert [d.index for b in first for d in b] != [d.index for b in second for d in b]
+    assert {d.epoch for b in second for d in b} == {1}
+
+
+def test_lightning_sets_the_epoch_on_the_batches(folder: Path, tmp_path: Path) -> None:
+    """It does so on `batch_sampler.sampler` only: without that every epoch would have one order, silently."""
+    from test_module import Losses, ReconModule, small_unet, trainer_of
+
+    from mrirecon.losses import L1Loss
+
+    losses = Losses()
+    module = ReconModule(small_unet(), L1Loss(), torch.optim.Adam)
+    trainer_of(tmp_path, losses, max_epochs=2, limit_val_batches=0).fit(module, datamodule(folder, batch_size=1))
+    orders = [[draw[:2] for draw in losses.draws if draw[2] == epoch] for epoch in (0, 1)]
+    assert sorted(orders[0]) == sorted(orders[1])
+    assert orders[0] != orders[1]
+
+
+# --- what is refused before the first step ---------------------------------------------------------------------------
+
+
+def rewrite(path: Path, **datasets: np.ndarray | None) -> None:
+    """Replaces, or with None removes, data sets of a file."""
+    with h5py.File(path, "a") as f:
+        for name, value in datasets.items():
+            if name in f:
+                del f[name]
+            if value is not None:
+                f[name] = value
+
+
+def first(folder: Path) -> Path:
+    return folder / "singlecoil_train" / "t0.h5"
+
+
+def test_a_truncated_file_is_refused_by_name(folder: Path) -> None:
+    path = first(folder)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"t0\.h5"):
+        ready(folder)
+
+
+def test_a_training_volume_without_target_is_refused(folder: Path) -> None:
+    rewrite(first(folder), reconstruction_esc=None)
+    with pytest.raises(InputError, match=r"t0\.h5: has no target"):
+        ready(folder)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["kspace", "reconstruction_esc"])
+def test_values_that_are_not_finite_are_refused_with_file_and_slice(folder: Path, name: str, value: float) -> None:
+    with h5py.File(first(folder), "a") as f:
+        f[name][1, 3, 4] = value
+    with pytest.raises(InputError, match=r"t0\.h5.*slice 1"):
+        ready(folder)
+    with pytest.raises(InputError, match=r"t0\.h5.*slice 1"):
+        list(ready(folder, check="headers").train_dataloader())
+
+
+def test_a_missing_maximum_is_computed_with_one_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with h5py.File(first(folder), "a") as f:
+        del f.attrs["max"]
+        expected = float(f["reconstruction_esc"][()].max())
+    for check in ("full", "headers"):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            data = ready(folder, check=check)
+        assert data.sets["train"].source.data_ranges[0] == pytest.approx(expected)
+        assert len([r for r in caplog.records if "t0.h5" in r.getMessage()]) == 1
+
+
+def test_a_wrong_maximum_is_told_and_not_used(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with h5py.File(folder / "singlecoil_val" / "v0.h5", "a") as f:
+        f.attrs["max"] = 123.0
+    with caplog.at_level(logging.WARNING):
+        data = ready(folder)
+    assert "123" in caplog.text
+    assert data.sets["val"].source.data_ranges[0] < 20
+
+
+def test_mixed_coil_numbers_are_refused_or_batched(tmp_path: Path, volume: Volume, folder: Path) -> None:
+    volume(folder / "singlecoil_train" / "multi.h5", num_coils=3)
+    with pytest.raises(InputError, match=r"multi\.h5"):
+        ready(folder)
+    root = tmp_path / "m"
+    for split in ("train", "val"):
+        for number, num_coils in enumerate((2, 5)):
+            volume(root / f"multicoil_{split}" / f"{split}{number}.h5", num_coils=num_coils)
+    loader = ready(root, challenge="multicoil", batch_size=3).train_dataloader()
+    assert sorted(batch.kspace.shape[1] for batch in loader) == [2, 5]
+
+
+def test_a_fully_sampled_scan_without_mask_names_the_option(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"mask=random_4x"):
+        ready(folder, mask=None)
+
+
+def test_a_mask_that_cannot_be_kept_is_refused_in_setup(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"mask\.center_fractions"):
+        ready(folder, mask=RandomMaskFunc([0.3], [4]))
+
+
+def test_images_too_small_for_the_model_are_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"40x36 is too small for the model, which needs at least 64x64"):
+        ready(folder).check_image_sizes(64)
+
+
+def test_a_missing_or_empty_split_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="singlecoil_test"):
+        ready(folder, "test", split="test")
+    (folder / "singlecoil_test").mkdir()
+    with pytest.raises(InputError, match="singlecoil_test"):
+        ready(folder, "test", split="test")
+
+
+def test_evaluation_needs_its_own_folder_only(folder: Path) -> None:
+    first(folder).parent.rename(folder / "elsewhere")
+    assert len(ready(folder, "test").scored()) == 4
+
+
+def test_other_files_are_ignored_with_a_count(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "singlecoil_val" / ".DS_Store").write_text("x")
+    with caplog.at_level(logging.INFO):
+        ready(folder, "validate")
+    assert "1 other" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"challenge": "both"}, "data.challenge"),
+        ({"check": "none"}, "data.check"),
+        ({"split": "train"}, "split"),
+        ({"batch_size": 0}, "data.batch_size"),
+        ({"num_workers": -1}, "data.num_workers"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(tmp_path: Path, changes: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        datamodule(tmp_path, **changes)
+
+
+def test_narrow_scans_train_at_a_square_of_their_width(tmp_path: Path, volume: Volume) -> None:
+    path = tmp_path / "singlecoil_val" / "flair.h5"
+    volume(path, size=(64, 27))
+    rewrite(path, reconstruction_esc=np.ones((2, 40, 40), dtype=np.float32))
+    batch = next(iter(ready(tmp_path, "validate", mask=RandomMaskFunc([0.1], [4])).val_dataloader()))
+    assert batch.target.shape[1:] == (27, 27)
+
+
+def test_slices_collate_to_the_table_of_shapes(folder: Path) -> None:
+    data = ready(folder).sets["train"]
+    batch = default_collate([data[Draw(0, 0)], data[Draw(1, 0)]])
+    assert isinstance(batch, Slice)
+    assert (batch.kspace.shape, batch.kspace.dtype) == ((2, 1, 40, 36), torch.complex64)
+    assert (batch.mask.shape, batch.mask.dtype) == ((2, 1, 1, 36), torch.bool)
+    assert (batch.target.shape, batch.target.dtype) == ((2, 40, 36), torch.float32)
+    assert (batch.data_range.dtype, batch.volume.tolist(), batch.slice_num.tolist()) == (torch.float32, [0, 0], [0, 1])
