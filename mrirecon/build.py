@@ -9,12 +9,12 @@ from typing import Any
 import hydra
 import torch
 from hydra.errors import InstantiationException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from mrirecon.callbacks.record import Record
+from mrirecon.callbacks.record import Record, flatten
 from mrirecon.data.datamodule import Progress, ReconDataModule
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.module import ReconModule
@@ -127,13 +127,45 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: is not a readable checkpoint of plain tensors ({reason}): train or copy it again") from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("config"), dict) or "state_dict" not in checkpoint:
+        raise InputError(
+            f"{path}: is not a readable checkpoint of plain tensors ({reason}): train or copy it again"
+        ) from error
+    if (
+        not isinstance(checkpoint, dict)
+        or not isinstance(checkpoint.get("config"), dict)
+        or "state_dict" not in checkpoint
+    ):
         raise InputError(
             f"{path}: is not a checkpoint of this project: expected the entries config and state_dict; "
             "foreign weights can be loaded into mrirecon.models.unet.Unet with load_state_dict"
         )
     return checkpoint
+
+
+# What a continued run may change, and the schedules whose shape does not depend on the length of the run.
+_MAY_CHANGE = ("data.root", "data.num_workers", "data.check")
+_OF_ANY_LENGTH = ("mrirecon.schedules.constant", "mrirecon.schedules.step", "mrirecon.schedules.plateau")
+
+
+def check_continues(cfg: DictConfig) -> None:
+    """Raises ConfigError where `ckpt` was made by other settings, naming the first: it would be no continuation."""
+    if cfg.ckpt is None:
+        return
+    checkpoint = read_checkpoint(cfg.ckpt)
+    then, now = flatten(checkpoint["config"]), flatten(plain(cfg))
+    groups = ("seed", "target_clamp", "data.", "mask.", "model.", "loss.", "optimizer.", "scheduler.")
+    keys = [k for k in sorted({*then, *now}) if k.startswith(groups) and k not in _MAY_CHANGE]
+    if now["scheduler._target_"] not in _OF_ANY_LENGTH:
+        keys.append("trainer.max_epochs")  # its schedule was made for that many
+    for key in keys:
+        if then.get(key) != now.get(key):
+            raise ConfigError(
+                f"ckpt={cfg.ckpt}: its run had {key}={then.get(key)}, this one has {key}={now.get(key)}: "
+                "continue with the same settings, or start a new run without ckpt"
+            )
+    num_done, most = checkpoint["epoch"] + 1, cfg.trainer.max_epochs
+    if most is not None and 0 <= most <= num_done:
+        raise ConfigError(f"trainer.max_epochs={most}: ckpt={cfg.ckpt} has {num_done} epochs already: give more")
 
 
 def load_model(cfg: DictConfig) -> nn.Module:
@@ -172,5 +204,3 @@ def _mismatch(expected: torch.Tensor | None, got: torch.Tensor | None) -> str:
     if got.is_floating_point() and not torch.isfinite(got).all():
         return "has values that are not finite"
     return ""
-
-

@@ -16,9 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from mrirecon.build import check_targets, plain, read_checkpoint
 from mrirecon.errors import ConfigError, DivergedError, InputError
@@ -31,7 +31,8 @@ Story = Callable[[DictConfig], int | None]
 def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable[[Story], Callable[[], None]]:
     """Makes a command of a function of the config: `python scripts/NAME.py key=value ...`.
 
-    from_checkpoint: config groups that `ckpt=FILE` brings with it; each can still be chosen, or changed key by key.
+    from_checkpoint: config groups and keys that `ckpt=FILE` brings with it; each can still be chosen, or changed key by
+    key.
 
     Exit codes: what the function returns (None is 0); 1 unexpected; 2 usage or config; 3 input data; 130 Ctrl-C.
     """
@@ -93,18 +94,20 @@ def message_of(error: BaseException) -> str:
     return message.strip() if found else str(error)
 
 
-def _bring_checkpoint(groups: tuple[str, ...]) -> None:
-    """Offers the groups of the checkpoint's config to Hydra as the option `checkpoint`, and chooses it."""
-    overrides = _parse([a for a in sys.argv[1:] if "=" in a and not a.startswith("-")]) if groups else []
+def _bring_checkpoint(keys: tuple[str, ...]) -> None:
+    """Offers the groups of the checkpoint's config to Hydra as the option `checkpoint`, and chooses them."""
+    overrides = _parse([a for a in sys.argv[1:] if "=" in a and not a.startswith("-")]) if keys else []
     given = {override.key_or_group: override.value() for override in overrides}
     if given.get("ckpt") is None:
         return
     config = read_checkpoint(str(given["ckpt"]))["config"]
-    for group in groups:
-        if group in config:
-            ConfigStore.instance().store(group=group, name="checkpoint", node=_data_only(config[group], group))
-            if group not in given:
-                sys.argv.append(f"{group}=checkpoint")
+    for key in keys:
+        value = _data_only(config.get(key), key)
+        if isinstance(value, dict):
+            ConfigStore.instance().store(group=key, name="checkpoint", node=value)
+            value = "checkpoint"
+        if key not in given and value is not None:
+            sys.argv.insert(1, f"{key}={value}")  # before what was typed, which may change it
 
 
 def _data_only(node: Any, key: str) -> Any:
@@ -143,7 +146,13 @@ def _same_kind(default: Any, value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", DictConfig: "a group of keys"}
+    names = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        DictConfig: "a group of keys",
+    }
     return names.get(type(value), "a list")
 
 

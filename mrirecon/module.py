@@ -52,7 +52,9 @@ class ReconModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         self._datamodule().check_image_sizes(int(getattr(self.model, "min_size", 1)))
         if stage == "fit" and not any(p.requires_grad for p in self.parameters()):
-            raise ConfigError("model: has nothing to train; score it with: python scripts/evaluate.py model=zero_filled")
+            raise ConfigError(
+                "model: has nothing to train; score it with: python scripts/evaluate.py model=zero_filled"
+            )
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         assert self.loss is not None
@@ -75,6 +77,7 @@ class ReconModule(pl.LightningModule):
         if not finite:
             raise DivergedError(self._divergence(norm))
         self.log("grad_norm", norm)
+        self.log("lr", optimizer.param_groups[0]["lr"])
 
     def _divergence(self, norm: Tensor) -> str:
         source = self._datamodule().sets["train"].source
@@ -82,7 +85,7 @@ class ReconModule(pl.LightningModule):
         where = ", ".join(f"{source.volumes[volume].name} slice {slice_num}" for volume, slice_num in pairs)
         return (
             f"training diverged at step {self.global_step} (epoch {self.current_epoch}): loss {float(self._loss):g}, "
-            f"gradient norm {float(norm):g}, on {where}. The weights of this step were not written; lower optimizer.lr, "
+            f"gradient norm {float(norm):g}, on {where}. No step was taken; lower optimizer.lr, "
             "clip with trainer.gradient_clip_val=1, or resume from the last checkpoint with ckpt=..."
         )
 

@@ -32,7 +32,7 @@ def panels(zero_filled: Tensor, pred: Tensor, target: Tensor | None) -> list[tup
 
 
 def row(images: Sequence[tuple[str, Tensor]], min_side: int = 192) -> np.ndarray:
-    """Images side by side, each under its caption; small ones are enlarged.  [(caption, (y x) in 0..1)] -> uint8 (h w)"""
+    """Images side by side under captions, small ones enlarged.  [(caption, (y x) in 0..1)] -> uint8 (h w)"""
     factor = max(1, -(-min_side // min(images[0][1].shape)))
     tiles = [_tile(caption, image, factor) for caption, image in images]
     return np.concatenate(tiles, axis=1)

@@ -14,7 +14,6 @@ from mrirecon.data.sources import acquired_mask, image_size
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io.scan import Scan, ScanInfo
 from mrirecon.metrics.functional import ssim
-from mrirecon.physics.crop import center_crop
 from mrirecon.physics.zero_filled import zero_filled
 from mrirecon.pictures import panels, row, sheet
 
@@ -53,7 +52,9 @@ def reconstruct(
     size = image_size(scan.info)
     min_size = int(getattr(model, "min_size", 1))
     if min(size) < min_size:
-        raise InputError(f"{scan.info.path}: its image of {size[0]}x{size[1]} is smaller than the model's {min_size}x{min_size}")
+        raise InputError(
+            f"{scan.info.path}: its image of {size[0]}x{size[1]} is smaller than the model's {min_size}x{min_size}"
+        )
     model = model.to(device).eval()
     masks = [torch.from_numpy(m)[None, None, None].to(device) for m in (mask, acs_mask)]
     volumes: list[Tensor] = []
@@ -115,10 +116,12 @@ def _panels(result: Reconstruction, scan: Scan, number: int) -> list[tuple[str, 
     target = torch.from_numpy(scan.target[number])
     shown = panels(*images, target)
     data_range = torch.tensor([float(scan.target.max())])
-    scored = [_with_ssim(caption, image, target, data_range) for (caption, _), image in zip(shown, images, strict=False)]
+    scored = [
+        _with_ssim(caption, image, target, data_range) for (caption, _), image in zip(shown, images, strict=False)
+    ]
     return [(caption, image) for caption, (_, image) in zip(scored, shown, strict=False)] + shown[2:]
 
 
 def _with_ssim(caption: str, image: Tensor, target: Tensor, data_range: Tensor) -> str:
-    value = float(ssim(center_crop(image, tuple(target.shape[-2:]))[None], target[None], data_range)[0])
+    value = float(ssim(image[None], target[None], data_range)[0])
     return f"{caption}, SSIM {value:.3f}"

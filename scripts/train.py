@@ -5,7 +5,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mrirecon.build import build_datamodule, build_module, build_trainer, load_weights
+from mrirecon.build import (
+    build_datamodule,
+    build_module,
+    build_trainer,
+    check_continues,
+    load_weights,
+)
 from mrirecon.callbacks.progress import CountProgress
 from mrirecon.callbacks.record import write_final
 from mrirecon.command import command
@@ -13,12 +19,15 @@ from mrirecon.evaluation import evaluate, print_scores, write_json
 from mrirecon.models.image_domain import ZeroFilled
 from mrirecon.module import ReconModule
 
+CONTINUED = ("data", "mask", "model", "loss", "optimizer", "scheduler", "trainer", "seed", "target_clamp")
 
-@command("train")
+
+@command("train", from_checkpoint=CONTINUED)
 def train(cfg: DictConfig) -> None:
     datamodule = build_datamodule(cfg, CountProgress())
     module = build_module(cfg)
     trainer = build_trainer(cfg)
+    check_continues(cfg)
 
     trainer.fit(module, datamodule, ckpt_path=cfg.ckpt, weights_only=True)
 

@@ -79,7 +79,10 @@ def test_a_run_leaves_its_record(trained: Path) -> None:
         checkpoint = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert checkpoint["config"]["model"]["chans"] == 8
     shown = (trained / "stdout").read_text()
-    assert all(word in shown for word in ("zero-filled", "this run", "slices/s", "scripts/evaluate.py", "scripts/reconstruct.py"))
+    assert all(
+        word in shown
+        for word in ("zero-filled", "this run", "slices/s", "scripts/evaluate.py", "scripts/reconstruct.py")
+    )
 
 
 def test_tensorboard_has_every_scalar_the_pictures_the_config_and_the_hyperparameters(trained: Path) -> None:
@@ -87,7 +90,7 @@ def test_tensorboard_has_every_scalar_the_pictures_the_config_and_the_hyperparam
     events.Reload()
     tags = events.Tags()
     wanted = {"train/loss", "val/loss", "val/ssim", "val/psnr", "val/nmse", "lr", "grad_norm", "slices/s", "final/ssim"}
-    assert wanted <= set(tags["scalars"])
+    assert wanted <= set(tags["scalars"]), tags
     assert len(events.Scalars("val/ssim")) == 25
     assert all(np.isfinite(e.value) for name in wanted for e in events.Scalars(name))
     assert len(tags["images"]) == 2
@@ -100,7 +103,9 @@ def test_evaluating_the_best_checkpoint_repeats_the_run_s_scores(trained: Path) 
     done = run(trained, "evaluate", best(trained), "output=eval")
     assert done.returncode == 0, done.stderr
     ours, theirs = metrics(trained / "eval"), metrics(trained / "outputs/train/run")
-    assert {k: ours[k] for k in ("ssim", "psnr", "nmse", "volumes")} == {k: theirs[k] for k in ("ssim", "psnr", "nmse", "volumes")}
+    assert {k: ours[k] for k in ("ssim", "psnr", "nmse", "volumes")} == {
+        k: theirs[k] for k in ("ssim", "psnr", "nmse", "volumes")
+    }
 
 
 def test_evaluate_takes_the_test_split_another_mask_and_the_baseline(trained: Path) -> None:
@@ -113,10 +118,15 @@ def test_evaluate_takes_the_test_split_another_mask_and_the_baseline(trained: Pa
 
 
 def test_reconstructions_have_the_scores_evaluate_gives(trained: Path) -> None:
-    done = run(trained, "reconstruct", best(trained), "input=data/phantom/multicoil_val", "output=rec", "mask=random_4x")
+    done = run(
+        trained, "reconstruct", best(trained), "input=data/phantom/multicoil_val", "output=rec", "mask=random_4x"
+    )
     assert done.returncode == 0, done.stderr
     for row in metrics(trained / "outputs/train/run")["volumes"]:
-        with h5py.File(trained / "rec" / row["name"]) as f, h5py.File(trained / "data/phantom/multicoil_val" / row["name"]) as g:
+        with (
+            h5py.File(trained / "rec" / row["name"]) as f,
+            h5py.File(trained / "data/phantom/multicoil_val" / row["name"]) as g,
+        ):
             pred, target = f["reconstruction"][()], g["reconstruction_rss"][()]
         assert (pred.shape, pred.dtype) == (target.shape, np.float32)
         pred = transforms.center_crop(pred, (target.shape[-1], target.shape[-1]))
@@ -125,13 +135,17 @@ def test_reconstructions_have_the_scores_evaluate_gives(trained: Path) -> None:
         with Image.open(trained / "rec" / f"{Path(row['name']).stem}.png") as picture:
             assert min(picture.size) > 200
             assert np.asarray(picture).std() > 10
-    again = run(trained, "reconstruct", best(trained), "input=data/phantom/multicoil_val", "output=rec", "mask=random_4x")
+    again = run(
+        trained, "reconstruct", best(trained), "input=data/phantom/multicoil_val", "output=rec", "mask=random_4x"
+    )
     assert again.returncode == 0
     assert "already there" in again.stdout
 
 
 def test_an_undersampled_scan_brings_its_own_mask(trained: Path) -> None:
-    done = run(trained, "reconstruct", best(trained), "input=data/phantom/multicoil_test", "output=rec2", "mask=random_8x")
+    done = run(
+        trained, "reconstruct", best(trained), "input=data/phantom/multicoil_test", "output=rec2", "mask=random_8x"
+    )
     assert done.returncode == 0
     with h5py.File(next((trained / "data/phantom/multicoil_test").glob("*.h5"))) as f:
         assert f"from {int(f['mask'][()].sum())} of {f['mask'].size} columns" in done.stdout
@@ -149,16 +163,19 @@ def test_one_bad_scan_does_not_stop_the_others(trained: Path) -> None:
     assert [p.name for p in (trained / "rec3").glob("*.h5")] == ["good.h5"]
 
 
-def test_training_continues_from_a_checkpoint(trained: Path) -> None:
-    last = trained / "outputs/train/run/checkpoints/last.ckpt"
-    done = run(
-        trained, "train", f"ckpt={last}", "model.chans=8", "model.num_pool_layers=3", "trainer.max_epochs=26",
-        "optimizer.lr=0.003", "scheduler=constant", "data.num_workers=0", "data.batch_size=2",
-        "hydra.run.dir=outputs/train/more", *PHANTOM,
-    )  # fmt: skip
+def test_training_continues_from_a_checkpoint_with_its_settings(trained: Path) -> None:
+    last = f"ckpt={trained / 'outputs/train/run/checkpoints/last.ckpt'}"
+    typed = ["model=unet", "model.chans=8", "model.num_pool_layers=3", "optimizer.lr=0.003", "scheduler=constant"]
+    data = ["data.num_workers=0", "data.batch_size=2", *PHANTOM]
+    first = run(trained, "train", *typed, *data, "trainer.max_epochs=2", "hydra.run.dir=outputs/train/first")
+    assert first.returncode == 0, first.stderr
+    half = f"ckpt={trained / 'outputs/train/first/checkpoints/last.ckpt'}"
+    done = run(trained, "train", half, "trainer.max_epochs=3", "hydra.run.dir=outputs/train/more")
     assert done.returncode == 0, done.stderr
-    assert "epoch 26/26" in done.stdout
-    assert "epoch 25/26" not in done.stdout
+    assert "epoch 3/3" in done.stdout
+    assert "epoch 2/3" not in done.stdout
+    assert_refused(run(trained, "train", last, "optimizer.lr=0.01"), 2, "optimizer.lr=0.003", "optimizer.lr=0.01")
+    assert_refused(run(trained, "train", last), 2, "trainer.max_epochs=25", "25 epochs already")
 
 
 # --- mistakes ------------------------------------------------------------------------------------------------------
@@ -196,13 +213,20 @@ def test_a_bad_value_found_by_a_worker_is_one_message_too(trained: Path, tmp_pat
         volume(tmp_path / f"singlecoil_{split}" / f"{split}.h5")
     with h5py.File(tmp_path / "singlecoil_train" / "train.h5", "a") as f:
         f["kspace"][1, 2, 3] = np.nan
-    typed = ["data=fastmri_singlecoil", f"data.root={tmp_path}", "data.check=headers", "model.num_pool_layers=2", "model.chans=4"]
+    typed = [
+        "data=fastmri_singlecoil",
+        f"data.root={tmp_path}",
+        "data.check=headers",
+        "model.num_pool_layers=2",
+        "model.chans=4",
+    ]
     assert_refused(run(trained, "train", *typed), 3, "train.h5", "slice 1")
 
 
 def test_a_diverging_run_stops_and_leaves_finite_weights(trained: Path) -> None:
-    done = run(trained, "train", "optimizer=sgd", "optimizer.lr=1e6", "model.norm=none", "model.chans=4", "scheduler=constant",
-               "trainer.max_epochs=3", "data.num_workers=0", "hydra.run.dir=outputs/train/wild", *PHANTOM)  # fmt: skip
+    typed = ["optimizer=sgd", "optimizer.lr=1e6", "model.norm=none", "model.chans=4", "scheduler=constant"]
+    rest = ["trainer.max_epochs=3", "data.num_workers=0", "hydra.run.dir=outputs/train/wild"]
+    done = run(trained, "train", *typed, *rest, *PHANTOM)
     assert_refused(done, 1, "diverged", "optimizer.lr", ".h5 slice")
     for path in (trained / "outputs/train/wild").rglob("*.ckpt"):
         weights = torch.load(path, weights_only=True)["state_dict"].values()

@@ -1,22 +1,26 @@
 """Every option of every group composes, builds and takes one step; a typo is refused with the nearest names."""
 
+import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 
 import hydra
 import pytest
 import torch
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mrirecon.build import build_datamodule, build_module, build_trainer, check_targets, plain
 from mrirecon.command import CONF, check_types, explain
 from mrirecon.errors import ConfigError
 
-OPTIONS = [(group.name, option.stem) for group in sorted(CONF.iterdir()) if group.is_dir() and group.name != "hydra"
-           for option in sorted(group.glob("*.yaml"))]  # fmt: skip
-TINY = ["trainer=debug", "model.chans=4", "model.num_pool_layers=2", "data.num_workers=0", "data.batch_size=2"]
+OPTIONS = [
+    (option.parent.name, option.stem)
+    for option in sorted(CONF.glob("*/*.yaml"))
+    if option.stem != "zero_filled"  # has nothing to train: refused in test_module.py, scored in test_commands.py
+]
+TINY = ["model.chans=4", "model.num_pool_layers=2", "data.num_workers=0", "data.batch_size=2"]
 
 
 def compose(*overrides: str, command: str = "train") -> DictConfig:
@@ -26,27 +30,21 @@ def compose(*overrides: str, command: str = "train") -> DictConfig:
 
 
 def train_overrides(group: str, option: str, folder: Path, run: Path) -> list[str]:
-    chosen = {"data": "fastmri_singlecoil", "trainer": "debug", "model": "unet", group: option}
-    tiny = [o for o in TINY if not o.startswith(("trainer=", "model." if chosen["model"] != "unet" else "-"))]
-    data = [f"data.root={folder}", f"run_dir={run}", "+trainer.enable_progress_bar=false"]
-    if group == "data":
-        chosen["data"] = "fastmri_singlecoil"
-    if group == "trainer":
-        data += ["trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.devices=1", "trainer.strategy=auto"]
+    """A two-step run on a small set, with one option chosen."""
+    chosen = {"data": "fastmri_singlecoil", "trainer": "debug", "model": "unet"}
     if group == "experiment":
-        del chosen["data"], chosen["model"]
-        data += ["trainer.max_epochs=1"]
-    return [f"{name}={value}" for name, value in chosen.items()] + tiny + data
+        chosen = {"trainer": "debug"}
+    if group != "data":
+        chosen[group] = option
+    ends = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=auto", "trainer.max_epochs=1"]
+    places = [f"data.root={folder}", f"run_dir={run}"]
+    return [f"{name}={value}" for name, value in chosen.items()] + TINY + ends + places
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_option_composes_builds_and_takes_one_step(
-    group: str, option: str, folder: Path, tmp_path: Path
-) -> None:
+def test_every_option_composes_builds_and_takes_one_step(group: str, option: str, folder: Path, tmp_path: Path) -> None:
     cfg = compose(*train_overrides(group, option, folder, tmp_path))
     module = build_module(cfg)
-    if option == "zero_filled":
-        pytest.skip("the baseline has nothing to train; it is scored in test_commands.py")
     before = [p.detach().clone() for p in module.parameters()]
     trainer = build_trainer(cfg)
     trainer.fit(module, build_datamodule(cfg))
@@ -78,23 +76,25 @@ def test_the_weighted_sum_is_built_with_its_terms() -> None:
     assert torch.isfinite(loss(pred, target, torch.ones(1)))
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "reconstruct"])
-def test_every_key_of_a_constructor_is_in_its_yaml(command: str) -> None:
+# What Python fills in when the parts are put together, per group.
+BOUND = {
+    "data": {"mask", "split", "seed", "progress", "phantom"},
+    "mask": {"seed"},
+    "optimizer": {"params"},
+    "scheduler": {"optimizer", "num_steps", "num_epochs"},
+}
+
+
+@pytest.mark.parametrize("group", ["data", "loss", "mask", "model", "optimizer", "scheduler"])
+def test_every_knob_of_a_constructor_is_in_its_yaml(group: str) -> None:
     """The saved config is the whole record only if no default hides in Python."""
-    import inspect
-    from importlib import import_module
-
-    bound = {"optimizer": {"params"}, "scheduler": {"optimizer", "num_steps", "num_epochs"}, "data": {"mask", "split", "seed", "progress"}}
-    for group in ("optimizer", "scheduler", "model", "loss", "data", "mask"):
-        for path in sorted((CONF / group).glob("*.yaml")):
-            from omegaconf import OmegaConf
-
-            node: Any = OmegaConf.load(path)
-            module, _, name = node._target_.rpartition(".")
-            known = set(inspect.signature(getattr(import_module(module), name)).parameters) - bound.get(group, set())
-            listed = {str(k) for k in node if not str(k).startswith("_")}
-            missing = known - listed - ({"seed"} if group == "mask" else set()) - ({"phantom"} if group == "data" else set())
-            assert not missing, f"{path.name}: {missing}"
+    for path in sorted((CONF / group).glob("*.yaml")):
+        node = OmegaConf.load(path)
+        module, _, name = str(node._target_).rpartition(".")
+        signature = inspect.signature(getattr(importlib.import_module(module), name))
+        knobs = {p.name for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        missing = knobs - BOUND.get(group, set()) - {str(key) for key in node}
+        assert not missing, f"{path.name} does not list {missing}"
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,10 @@ def test_every_key_of_a_constructor_is_in_its_yaml(command: str) -> None:
         ("model.chanz=8", "did you mean model.chans"),
         ("trainer.max_epoch=3", "did you mean trainer.max_epochs"),
         ("mask=random4x", "did you mean random_4x"),
-        ("data.root=", "data.root"),
     ],
 )
 def test_a_typo_is_explained_with_the_nearest_name(typed: str, expected: str) -> None:
     GlobalHydra.instance().clear()
-    if typed.endswith("="):
-        return
     with pytest.raises(Exception, match=r"(?s).") as refused:
         compose(typed)
     GlobalHydra.instance().clear()
@@ -120,7 +117,13 @@ def test_a_typo_is_explained_with_the_nearest_name(typed: str, expected: str) ->
 
 @pytest.mark.parametrize(
     "typed",
-    ["trainer.max_epochs=ten", "optimizer.lr=fast", "data.batch_size=2.5", "model.chans=true", "trainer=debug trainer.max_epochs=x"],
+    [
+        "trainer.max_epochs=ten",
+        "optimizer.lr=fast",
+        "data.batch_size=2.5",
+        "model.chans=true",
+        "trainer=debug trainer.max_epochs=x",
+    ],
 )
 def test_a_value_of_another_type_is_refused(typed: str) -> None:
     GlobalHydra.instance().clear()
@@ -128,7 +131,9 @@ def test_a_value_of_another_type_is_refused(typed: str) -> None:
         check_types(hydra.compose("train", typed.split()), typed.split(), "train")
 
 
-@pytest.mark.parametrize("typed", ["trainer.devices=2", "model.clamp=null", "optimizer.lr=1", "trainer.limit_val_batches=3", "ckpt=a"])
+@pytest.mark.parametrize(
+    "typed", ["trainer.devices=2", "model.clamp=null", "optimizer.lr=1", "trainer.limit_val_batches=3", "ckpt=a"]
+)
 def test_a_value_of_a_fitting_type_is_taken(typed: str) -> None:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
@@ -138,9 +143,10 @@ def test_a_value_of_a_fitting_type_is_taken(typed: str) -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        "os.system", "builtins.open", "builtins.eval", "torch.hub.load", "torch.load", "subprocess.run", "hydra.utils.call",
-        "mrirecon.build.torch.load", "mrirecon.data.sources.np.load", "mrirecon.data.datamodule.Path", "torch.optim.os",
-        "mrirecon.models.nothing.Here", "mrirecon.models.unet.nn", "fastmri.data.subsample.np.load",
+        "os.system", "builtins.open", "builtins.eval", "torch.hub.load", "torch.load", "subprocess.run",
+        "hydra.utils.call", "mrirecon.build.torch.load", "mrirecon.data.sources.np.load", "torch.optim.os",
+        "mrirecon.data.datamodule.Path", "mrirecon.models.nothing.Here", "mrirecon.models.unet.nn",
+        "fastmri.data.subsample.np.load",
     ],
 )  # fmt: skip
 def test_a_target_that_is_no_part_of_this_project_is_refused(target: str) -> None:
@@ -154,5 +160,4 @@ def test_the_config_is_plain_data() -> None:
         for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
             walk(child)
 
-    walk(plain(compose("run_dir=x", "trainer=debug")) | {})
-    assert ConfigStore.instance() is not None
+    walk(plain(compose("run_dir=x", "trainer=debug")))

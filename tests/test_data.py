@@ -21,6 +21,7 @@ from mrirecon.data.sample import Slice, undersample
 from mrirecon.data.sources import Draw, FastmriSource, MaskedSlices
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import fastmri
+from mrirecon.physics.zero_filled import zero_filled
 
 MASK = RandomMaskFunc([0.08], [4])
 
@@ -56,8 +57,6 @@ def test_the_normalised_image_and_target_equal_fastmri_s_transform(
         kspace = f["kspace"][0]
         target = f[f"reconstruction_{'esc' if num_coils is None else 'rss'}"][0]
         expected = theirs(kspace, None, target, dict(f.attrs), path.name, 0)
-    from mrirecon.physics.zero_filled import zero_filled
-
     image = zero_filled(sample.masked_kspace, (40, 40))[0] - sample.mean[0]
     torch.testing.assert_close(image.clamp(-6, 6), expected.image, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close((sample.target[0] - sample.mean[0]).clamp(-6, 6), expected.target, atol=1e-5, rtol=1e-5)
@@ -135,8 +134,8 @@ def test_batches_hold_one_shape_and_every_slice_once(
     dealt = [list(rank) for rank in ranks]
     assert {len(batches) for batches in dealt} == {len(ranks[0])}
     everything = [batch for batches in dealt for batch in batches]
-    assert all(len({shapes[draw.index] for draw in batch}) == 1 and len(batch) <= batch_size for batch in everything)
-    counts = np.bincount([draw.index for batch in everything for draw in batch], minlength=len(shapes))
+    assert all(len({shapes[draw.item] for draw in batch}) == 1 and len(batch) <= batch_size for batch in everything)
+    counts = np.bincount([draw.item for batch in everything for draw in batch], minlength=len(shapes))
     assert counts.min() >= 1
     repeats = len(everything) - len({tuple(batch) for batch in everything})
     assert repeats < num_replicas
@@ -150,7 +149,7 @@ def test_epochs_differ_repeat_and_reach_the_masks() -> None:
     second = list(batches)
     batches.set_epoch(0)
     assert list(batches) == first
-    assert [d.index for b in first for d in b] != [d.index for b in second for d in b]
+    assert [d.item for b in first for d in b] != [d.item for b in second for d in b]
     assert {d.epoch for b in second for d in b} == {1}
 
 

@@ -10,6 +10,7 @@ import torch
 from conftest import Volume
 from fastmri import evaluate as reference
 from fastmri.data.subsample import RandomMaskFunc
+from test_module import data_of, trainer_of
 
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.evaluation import Report, describe_mask, evaluate, print_scores, write_json
@@ -17,8 +18,6 @@ from mrirecon.io import fastmri
 from mrirecon.models.image_domain import ZeroFilled
 from mrirecon.module import ReconModule
 from mrirecon.reconstruct import reconstruct
-
-from test_module import data_of, trainer_of
 
 MASK = RandomMaskFunc([0.08], [4])
 
@@ -57,7 +56,9 @@ def test_a_report_says_how_it_was_made_and_is_plain_json(tmp_path: Path, folder:
     write_json(tmp_path / "out" / "metrics.json", report)
     read = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {"ssim", "psnr", "nmse", "volumes", "conventions"} <= read.keys()
-    assert {"name", "acquisition", "num_slices", "acceleration", "data_range", "ssim", "psnr", "nmse"} <= read["volumes"][0].keys()
+    assert {"name", "acquisition", "num_slices", "acceleration", "data_range", "ssim", "psnr", "nmse"} <= read[
+        "volumes"
+    ][0].keys()
     assert {"data_range", "crop", "mask_seed", "mask", "target"} <= read["conventions"].keys()
     assert read["conventions"]["mask"] == describe_mask(MASK) == "RandomMaskFunc 4x, centre 0.08"
     columns, sampled = 36, round(36 / read["volumes"][0]["acceleration"])

@@ -114,7 +114,9 @@ class Wide(ReconDataModule):
         return super().on_after_batch_transfer(wide, dataloader_idx)
 
 
-def train_20_steps(tmp_path: Path, data: ReconDataModule, dtype: torch.dtype, *callbacks: pl.Callback) -> tuple[Losses, Weights]:
+def train_20_steps(
+    tmp_path: Path, data: ReconDataModule, dtype: torch.dtype, *callbacks: pl.Callback
+) -> tuple[Losses, Weights]:
     """fastMRI's recipe by this project, and the weights it began with."""
     torch.manual_seed(0)
     model = small_unet(chans=8, num_pool_layers=3)
@@ -132,7 +134,9 @@ def training_root(request: pytest.FixtureRequest, tmp_path: Path, volume: Volume
     if request.param == "real":
         return request.getfixturevalue("realdata") / "lowfield"
     for number in range(5):
-        volume(tmp_path / "singlecoil_train" / f"t{number}.h5", 4, size=(72, 60), target=(48, 48), seed=number, scale=1e-4)
+        volume(
+            tmp_path / "singlecoil_train" / f"t{number}.h5", 4, size=(72, 60), target=(48, 48), seed=number, scale=1e-4
+        )
     volume(tmp_path / "singlecoil_val" / "v.h5", 1, size=(72, 60), target=(48, 48))
     return tmp_path
 
@@ -195,7 +199,9 @@ def test_in_single_precision_the_free_running_losses_stay_within_fastmri_s_own_r
     assert ours.max() < max(1e-3, 10 * rounding.max())  # two chaotic paths differ by a factor of a few
 
 
-@pytest.mark.parametrize("schedule", [partial(schedules.step, step_size=1, gamma=0.5), partial(schedules.cosine, final_factor=0.0)])
+@pytest.mark.parametrize(
+    "schedule", [partial(schedules.step, step_size=1, gamma=0.5), partial(schedules.cosine, final_factor=0.0)]
+)
 def test_a_run_resumed_after_an_epoch_has_the_weights_of_an_uninterrupted_one(
     tmp_path: Path, folder: Path, schedule: Any
 ) -> None:
@@ -269,7 +275,9 @@ def test_scores_do_not_depend_on_the_batch_size(tmp_path: Path, folder: Path) ->
 
 
 def test_checkpoints_hold_plain_data(tmp_path: Path, folder: Path) -> None:
-    module = ReconModule(small_unet(), L1Loss(), partial(torch.optim.Adam, lr=1e-3), partial(schedules.step, step_size=1, gamma=0.5))
+    module = ReconModule(
+        small_unet(), L1Loss(), partial(torch.optim.Adam, lr=1e-3), partial(schedules.step, step_size=1, gamma=0.5)
+    )
     keep = pl.callbacks.ModelCheckpoint(tmp_path / "c", filename="best", monitor="val/ssim", mode="max")
     trainer_of(tmp_path, keep, Record({"seed": 0}, "seed: 0"), max_epochs=1, enable_checkpointing=True).fit(
         module, data_of(folder)

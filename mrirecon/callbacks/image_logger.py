@@ -8,8 +8,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from mrirecon.data.sample import Sample
 from mrirecon.data.sources import MaskedSlices
-from mrirecon.pictures import panels, row, sheet
 from mrirecon.physics.zero_filled import zero_filled
+from mrirecon.pictures import panels, row, sheet
 
 
 class ImageLogger(pl.Callback):

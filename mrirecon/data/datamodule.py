@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from fastmri.data.subsample import MaskFunc
@@ -61,7 +61,8 @@ class ReconDataModule(pl.LightningDataModule):
             raise ConfigError(
                 f"data.batch_size={batch_size} and data.num_workers={num_workers}: expected at least 1 and at least 0"
             )
-        self.root, self.challenge, self.mask = Path(root), challenge, mask
+        self.root, self.mask = Path(root), mask
+        self.challenge = cast(fastmri.Challenge, challenge)
         self.batch_size, self.num_workers, self.check = batch_size, num_workers, check
         self.split, self.seed, self.phantom = split, seed, phantom
         self.progress: Progress = progress or (lambda what, done, total: None)
@@ -120,7 +121,9 @@ class ReconDataModule(pl.LightningDataModule):
 
     def _check_mask(self, info: ScanInfo) -> None:
         if self.mask is None:
-            raise ConfigError(f"{info.path}: is fully sampled and has no mask of its own: choose one with mask=random_4x")
+            raise ConfigError(
+                f"{info.path}: is fully sampled and has no mask of its own: choose one with mask=random_4x"
+            )
         num_cols = info.kspace_size[1]
         try:
             check_budget(self.mask, num_cols)

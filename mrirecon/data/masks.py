@@ -43,12 +43,14 @@ def check_budget(mask_func: MaskFunc, num_cols: int) -> None:
         num_low = round(num_cols * fraction)
         if num_low * acceleration >= num_cols:
             raise ConfigError(
-                f"mask: a centre of {num_low} columns (mask.center_fractions={fraction:g}) is all, or more than all, that "
+                f"mask: a centre of {num_low} columns (mask.center_fractions={fraction:g}) is all, or more, that "
                 f"{acceleration:g}-fold acceleration leaves of {num_cols} columns ({num_cols / acceleration:.1f}): "
                 "lower mask.center_fractions or mask.accelerations"
             )
         if acceleration > num_cols:
-            raise ConfigError(f"mask: {acceleration:g}-fold acceleration samples nothing of {num_cols} columns: lower it")
+            raise ConfigError(
+                f"mask: {acceleration:g}-fold acceleration samples nothing of {num_cols} columns: lower it"
+            )
 
 
 def _budgets(mask_func: MaskFunc) -> list[tuple[float, float]]:

@@ -85,7 +85,7 @@ def acquired_mask(info: ScanInfo) -> tuple[np.ndarray, np.ndarray]:
 class Draw(NamedTuple):
     """One slice to read, and the epoch its mask is drawn for."""
 
-    index: int
+    item: int  # of the source
     epoch: int
 
 
@@ -105,12 +105,10 @@ class MaskedSlices(Dataset[Slice]):
         return len(self.source)
 
     def __getitem__(self, draw: Draw) -> Slice:
-        item = self.source[draw.index]
-        info, volume, slice_num = self.source.where(draw.index)
+        read = self.source[draw.item]
+        info, volume, slice_num = self.source.where(draw.item)
         mask, acs_mask = self.masks(info, (draw.epoch, volume, slice_num))
-        return item._replace(
-            mask=torch.from_numpy(mask)[None, None], acs_mask=torch.from_numpy(acs_mask)[None, None]
-        )
+        return read._replace(mask=torch.from_numpy(mask)[None, None], acs_mask=torch.from_numpy(acs_mask)[None, None])
 
     def masks(self, info: ScanInfo, counter: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
         """The mask of a slice, joined with what was acquired, and its centre.  -> bool (w), bool (w)"""

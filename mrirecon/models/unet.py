@@ -89,7 +89,9 @@ def _check(chans: int, num_pool_layers: int, drop_prob: float, norm: str) -> Non
     if norm not in NORMS:
         raise ValueError(f"model.norm={norm!r} is not a normalization: choose one of {', '.join(NORMS)}")
     if chans < 1 or num_pool_layers < 1:
-        raise ValueError(f"a U-Net needs model.chans >= 1 and model.num_pool_layers >= 1, not {chans}, {num_pool_layers}")
+        raise ValueError(
+            f"a U-Net needs model.chans >= 1 and model.num_pool_layers >= 1, not {chans}, {num_pool_layers}"
+        )
     if not 0 <= drop_prob < 1:
         raise ValueError(f"model.drop_prob={drop_prob} is not a probability in [0, 1)")
 
