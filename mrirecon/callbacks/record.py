@@ -6,6 +6,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
+# In the HParams tab: these keys, and these groups whole.
+_COMPARED = ("seed", "data.root", "data.challenge", "data.batch_size", "trainer.max_epochs", "trainer.precision")
+_GROUPS = ("mask", "model", "loss", "optimizer", "scheduler")
 FINAL = ("final/ssim", "final/psnr", "final/nmse")
 
 
@@ -21,7 +24,7 @@ class Record(pl.Callback):
             writer = trainer.logger.experiment
             writer.add_text("config", "\n".join(f"    {line}" for line in self.text.splitlines()))
             # Announced without values: Lightning's own way writes a score of zero into the curves first.
-            for summary in hparams(flatten(self.config), dict.fromkeys(FINAL, 0.0)):
+            for summary in hparams(hyperparameters(self.config), dict.fromkeys(FINAL, 0.0)):
                 writer._get_file_writer().add_summary(summary)
 
     def on_save_checkpoint(
@@ -38,6 +41,19 @@ def write_final(logger: Any, scores: dict[str, Any], step: int) -> None:
             if value is not None:
                 logger.experiment.add_scalar(name, value, step)
         logger.experiment.flush()
+
+
+def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
+    """What one compares runs by: the parts chosen, and those of their knobs that do something.  {"optimizer.lr": 0.001}"""
+    flat = flatten(config)
+    shown = {key: flat[key] for key in _COMPARED if key in flat}
+    for key, value in flat.items():
+        group, _, name = key.partition(".")
+        if group in _GROUPS and name == "_target_":
+            shown[group] = value.rpartition(".")[2]
+        elif group in _GROUPS and not name.startswith("_") and value not in ("None", False, ""):
+            shown[key] = value
+    return shown
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
