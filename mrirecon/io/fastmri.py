@@ -59,7 +59,25 @@ def inspect(path: Path, challenge: Challenge | None = None) -> ScanInfo:
     if challenge is not None and challenge not in _LAYOUTS:
         raise ConfigError(f"challenge: expected one of {[*_LAYOUTS]} or null, got {challenge!r}. Correct it")
     with hdf5.open_untrusted(path) as h5file:
-        return _describe(path, h5file, challenge)
+        info = _describe(path, h5file)
+    if challenge is not None:
+        need_challenge(info, challenge)
+    return info
+
+
+def need_challenge(info: ScanInfo, challenge: Challenge) -> None:
+    """Raises InputError where a volume is single-coil and should be multi-coil, or the other way round."""
+    layout = "multicoil" if info.is_multicoil else "singlecoil"
+    if layout != challenge:
+        raise InputError(
+            f"{info.path}: expected {challenge} k-space {_LAYOUTS[challenge][1]}, but its shape {_shape(info)} is "
+            f"{layout}. Set the challenge to {layout}, or give {challenge} volumes"
+        )
+
+
+def target_name(info: ScanInfo) -> str:
+    """The data set that holds the target of such a volume, whether it is there or not."""
+    return _LAYOUTS["multicoil" if info.is_multicoil else "singlecoil"][2]
 
 
 # Reading values
@@ -103,9 +121,12 @@ def target_maximum(info: ScanInfo) -> float:
 
 
 def _kspace_slice(h5file: h5py.File, info: ScanInfo, i: int) -> NDArray[np.complex64]:
-    coils = (info.num_coils,) if info.is_multicoil else ()
-    values = _slice(h5file, info, "kspace", (info.num_slices, *coils, *info.kspace_size), i, np.complex64)
-    return values.reshape(info.num_coils, *info.kspace_size)
+    return _slice(h5file, info, "kspace", _shape(info), i, np.complex64).reshape(info.num_coils, *info.kspace_size)
+
+
+def _shape(info: ScanInfo) -> tuple[int, ...]:
+    """The shape of the k-space in the file."""
+    return info.num_slices, *((info.num_coils,) if info.is_multicoil else ()), *info.kspace_size
 
 
 def _target_slice(h5file: h5py.File, info: ScanInfo, i: int) -> NDArray[np.float32]:
@@ -142,9 +163,9 @@ def _read(dataset: h5py.Dataset, i: int, path: Path) -> np.ndarray:
 # What a file says of itself
 
 
-def _describe(path: Path, h5file: h5py.File, challenge: Challenge | None) -> ScanInfo:
+def _describe(path: Path, h5file: h5py.File) -> ScanInfo:
     notes: list[str] = []
-    shape, layout = _kspace_shape(h5file, challenge)
+    shape, layout = _kspace_shape(h5file)
     kspace_size = (shape[-2], shape[-1])
     target_size = _target_size(h5file, layout, shape, notes)
     header = _header_fields(h5file, kspace_size[1], notes)
@@ -167,7 +188,7 @@ def _describe(path: Path, h5file: h5py.File, challenge: Challenge | None) -> Sca
     )
 
 
-def _kspace_shape(h5file: h5py.File, challenge: Challenge | None) -> tuple[tuple[int, ...], str]:
+def _kspace_shape(h5file: h5py.File) -> tuple[tuple[int, ...], str]:
     """The shape of the k-space, and the layout that it is of."""
     axes = " or ".join(f"{axes} for {layout}" for layout, (_, axes, _) in _LAYOUTS.items())
     dataset = hdf5.array(h5file, "kspace", "c")
@@ -179,17 +200,8 @@ def _kspace_shape(h5file: h5py.File, challenge: Challenge | None) -> tuple[tuple
     layout = next((name for name, (rank, *_) in _LAYOUTS.items() if rank == dataset.ndim), None)
     if layout is None:
         raise InputError(f"{h5file.filename}: expected `kspace` as {axes}; its shape is {dataset.shape}. Reshape it")
-    _need_layout(h5file, dataset.shape, layout, challenge or layout)
     _need_size(h5file, "kspace", dataset.shape[-2:])
     return dataset.shape, layout
-
-
-def _need_layout(h5file: h5py.File, shape: tuple[int, ...], layout: str, challenge: str) -> None:
-    if layout != challenge:
-        raise InputError(
-            f"{h5file.filename}: expected {challenge} k-space {_LAYOUTS[challenge][1]}, but its shape {shape} is "
-            f"{layout}. Set the challenge to {layout}, or give {challenge} volumes"
-        )
 
 
 def _need_size(h5file: h5py.File, name: str, size: tuple[int, ...]) -> None:
