@@ -42,8 +42,10 @@ def evaluate(trainer: pl.Trainer, module: ReconModule, datamodule: ReconDataModu
 
 def _volume(row: Mapping[str, Any], dataset: MaskedSlices) -> dict[str, Any]:
     info = dataset.source.volumes[row["volume"]]
+    folder = dataset.source.folder(info)
     return {
         "name": info.name,
+        **({"folder": folder} if folder else {}),
         "acquisition": info.acquisition,
         "num_slices": row["num_slices"],
         "acceleration": round(dataset.acceleration(info), 4),
@@ -80,7 +82,7 @@ def _made_by(ckpt: str | None, datamodule: ReconDataModule) -> dict[str, Any]:
     return {
         "checkpoint": ckpt,
         "sha256": hashlib.sha256(Path(ckpt).read_bytes()).hexdigest() if ckpt else None,
-        "data": str(datamodule.root),
+        "data": datamodule.where,
         "challenge": datamodule.challenge,
         "split": datamodule.split,
         "versions": {"mrirecon": __version__, "torch": torch.__version__, "fastmri": version("fastmri")},

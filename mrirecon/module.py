@@ -82,7 +82,7 @@ class ReconModule(pl.LightningModule):
     def _divergence(self, norm: Tensor) -> str:
         source = self._datamodule().sets["train"].source
         pairs = zip(self._batch.volume.tolist(), self._batch.slice_num.tolist(), strict=True)
-        where = ", ".join(f"{source.volumes[volume].name} slice {slice_num}" for volume, slice_num in pairs)
+        where = ", ".join(f"{source.label(source.volumes[volume])} slice {slice_num}" for volume, slice_num in pairs)
         return (
             f"training diverged at step {self.global_step} (epoch {self.current_epoch}): loss {float(self._loss):g}, "
             f"gradient norm {float(norm):g}, on {where}. No step was taken; lower optimizer.lr, "

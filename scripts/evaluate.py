@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> None:
     if trainer.is_global_zero:
         path = Path(cfg.output) / "metrics.json"
         write_json(path, report)
-        print_scores(f"{datamodule.root} {datamodule.challenge}_{cfg.split}", {cfg.ckpt or "zero-filled": report})
+        print_scores(f"{datamodule.where} {datamodule.challenge}_{cfg.split}", {cfg.ckpt or "zero-filled": report})
         print(f"\nPer volume, with the conventions: {path}")
 
 

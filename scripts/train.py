@@ -41,12 +41,11 @@ def train(cfg: DictConfig) -> None:
         write_json(Path(cfg.run_dir) / "metrics.json", {**reports["this run"], "zero_filled": reports["zero-filled"]})
         write_final(trainer.logger, reports["this run"], trainer.global_step)
         print_scores(f"Best checkpoint on {cfg.split}", reports)
-        _say_next(cfg, best)
+        _say_next(cfg, best, datamodule.scored().source.volumes[0].path)
 
 
-def _say_next(cfg: DictConfig, best: Any) -> None:
+def _say_next(cfg: DictConfig, best: Any, scan: Path) -> None:
     best = Path(best).relative_to(Path.cwd()) if Path(best).is_relative_to(Path.cwd()) else best
-    scan = next((Path(cfg.data.root) / f"{cfg.data.challenge}_{cfg.split}").glob("*.h5"))
     print(
         f"\nEverything of this run is in {cfg.run_dir}\n\nNext:\n"
         f"  tensorboard --logdir outputs\n"

@@ -49,8 +49,9 @@ def _choose(dataset: MaskedSlices, num_images: int) -> dict[tuple[int, int], str
     """(volume, slice) -> caption, of the slices to show."""
     volumes = dataset.source.volumes
     numbers = np.unique(np.linspace(0, len(volumes) - 1, min(num_images, len(volumes))).round().astype(int))
-    middle = {int(v): volumes[v].num_slices // 2 for v in numbers}
-    return {
-        (v, s): f"{volumes[v].name} slice {s}, {volumes[v].acquisition}, {dataset.acceleration(volumes[v]):.2f}x"
-        for v, s in middle.items()
-    }
+    chosen = {}
+    for v in map(int, numbers):
+        info, slice_num = volumes[v], volumes[v].num_slices // 2
+        name = f"{dataset.source.label(info)} slice {slice_num}"
+        chosen[v, slice_num] = f"{name}, {info.acquisition}, {dataset.acceleration(info):.2f}x"
+    return chosen

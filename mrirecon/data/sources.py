@@ -1,5 +1,6 @@
 """Where slices come from: `len(s)`, `s[i] -> Slice`, `s.shape(i)`, `s.name(i)`, and the mask drawn over a source."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,15 +20,22 @@ from mrirecon.physics.crop import center_crop, cropped_size
 class FastmriSource:
     """The slices of some volumes in the fastMRI layout; the mask of each is what was acquired.
 
-    data_ranges: per volume, the maximum of its target volume.
+    data_ranges: per volume, the maximum of its target volume. slices: the numbers, in the order of all slices, of those
+    that take part; None is all.
     """
 
-    def __init__(self, volumes: Sequence[ScanInfo], data_ranges: Sequence[float]) -> None:
+    def __init__(
+        self, volumes: Sequence[ScanInfo], data_ranges: Sequence[float], slices: Sequence[int] | None = None
+    ) -> None:
         self.volumes = list(volumes)
         self.data_ranges = list(data_ranges)
         counts = [info.num_slices for info in self.volumes]
         self._volume = np.repeat(np.arange(len(counts)), counts)
         self._slice = np.concatenate([np.arange(count) for count in counts]) if counts else np.empty(0, dtype=int)
+        if slices is not None:
+            self._volume, self._slice = self._volume[slices], self._slice[slices]
+        names = Counter(info.name for info in self.volumes)
+        self._repeated = {name for name, count in names.items() if count > 1}
 
     def __len__(self) -> int:
         return len(self._volume)
@@ -40,7 +48,15 @@ class FastmriSource:
     def name(self, index: int) -> str:
         """The file name and slice number, for messages."""
         info, _, slice_num = self.where(index)
-        return f"{info.name} slice {slice_num}"
+        return f"{self.label(info)} slice {slice_num}"
+
+    def folder(self, info: ScanInfo) -> str | None:
+        """The folder of a volume whose name another one has, too; None where the name is enough."""
+        return str(info.path.parent) if info.name in self._repeated else None
+
+    def label(self, info: ScanInfo) -> str:
+        """A volume's name, with its folder where another one has the same name."""
+        return str(info.path) if info.name in self._repeated else info.name
 
     def shape(self, index: int) -> tuple[int, ...]:
         """What slices of one batch share: (coil, h, w, y, x)."""
