@@ -178,6 +178,31 @@ def test_training_continues_from_a_checkpoint_with_its_settings(trained: Path) -
     assert_refused(run(trained, "train", last), 2, "trainer.max_epochs=25", "25 epochs already")
 
 
+def test_data_is_checked_with_a_verdict_per_file_and_a_summary(tmp_path: Path, volume: Volume) -> None:
+    root = tmp_path / "a set"
+    for number in range(3):
+        volume(root / "singlecoil_train" / f"t{number}.h5", seed=number)
+    typed = [f"data.root={root}", "full=true", "output=out"]
+    done = run(tmp_path, "check_data", *typed)
+    assert done.returncode == 0, done.stderr
+    assert all(word in done.stdout for word in ("singlecoil_train", "40x36 (3)", "TEST (3)", "index.json"))
+    assert set(json.loads((root / "index.json").read_text())) == {"format", "version", "files"}
+    (root / "singlecoil_train" / "t0.h5").write_bytes(b"bad")
+    with h5py.File(root / "singlecoil_train" / "t1.h5", "a") as f:
+        f["kspace"][1, 2, 3] = np.nan
+    (root / "index.json").unlink()
+    root.chmod(0o555)
+    done = run(tmp_path, "check_data", *typed)
+    assert done.returncode == 3
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert "t0.h5: expected an HDF5 file" in errors[0]
+    assert "t1.h5: slice 1 of `kspace`" in errors[1]
+    assert (tmp_path / "out" / "index.json").exists()
+    assert_refused(run(tmp_path, "check_data", "data.root=nowhere"), 3, "nowhere")
+    assert_refused(run(tmp_path, "check_data", f"data.root={root}", "data.challenge=both"), 2, "data.challenge=both")
+
+
 # --- mistakes ------------------------------------------------------------------------------------------------------
 
 

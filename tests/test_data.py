@@ -1,7 +1,10 @@
 """The way of a batch: what is read, which mask is drawn, which slices go together, what is refused before it starts."""
 
 import logging
+import os
+import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -12,6 +15,7 @@ from fastmri.data import transforms
 from fastmri.data.subsample import RandomMaskFunc
 from hypothesis import given
 from hypothesis import strategies as st
+from pytorch_lightning.trainer.states import TrainerFn
 from torch.utils.data import default_collate
 
 from mrirecon.data.batches import ShapeBatches
@@ -26,16 +30,16 @@ from mrirecon.physics.zero_filled import zero_filled
 MASK = RandomMaskFunc([0.08], [4])
 
 
-def datamodule(root: Path, **changes: object) -> ReconDataModule:
+def datamodule(place: Path, **changes: object) -> ReconDataModule:
     settings = {
-        "root": str(root), "challenge": "singlecoil", "mask": MASK, "batch_size": 2, "num_workers": 0, "check": "full",
+        "root": str(place), "challenge": "singlecoil", "mask": MASK, "batch_size": 2, "num_workers": 0, "check": "full",
         "split": "val", "seed": 0,
     }  # fmt: skip
     return ReconDataModule(**{**settings, **changes})  # type: ignore[arg-type]
 
 
-def ready(root: Path, stage: str = "fit", **changes: object) -> ReconDataModule:
-    module = datamodule(root, **changes)
+def ready(place: Path, stage: str = "fit", **changes: object) -> ReconDataModule:
+    module = datamodule(place, **changes)
     module.setup(stage)
     return module
 
@@ -284,6 +288,21 @@ def test_other_files_are_ignored_with_a_count(folder: Path, caplog: pytest.LogCa
         ({"split": "train"}, "split"),
         ({"batch_size": 0}, "data.batch_size"),
         ({"num_workers": -1}, "data.num_workers"),
+        ({"on_bad_file": "ignore"}, "data.on_bad_file"),
+        ({"volume_sample_rate": 0}, "data.volume_sample_rate"),
+        ({"sample_rate": 1.5}, "data.sample_rate"),
+        ({"sample_rate": "half"}, "data.sample_rate"),
+        ({"sample_rate": 0.5, "volume_sample_rate": 0.5}, "one of them at most"),
+        ({"acquisitions": []}, "data.acquisitions"),
+        ({"acquisitions": [3]}, "data.acquisitions"),
+        ({"num_cols": ["many"]}, "data.num_cols"),
+        ({"num_cols": [True]}, "data.num_cols"),
+        ({"files": "missing.txt"}, "data.files=missing.txt"),
+        ({"train_splits": []}, "data.train_splits"),
+        ({"train_splits": "train"}, "data.train_splits"),
+        ({"train_splits": ["train", "all"]}, "data.train_splits"),
+        ({"root": []}, "data.root"),
+        ({"root": ["a", "./a"]}, "names a folder twice"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(tmp_path: Path, changes: dict[str, object], key: str) -> None:
@@ -307,3 +326,163 @@ def test_slices_collate_to_the_table_of_shapes(folder: Path) -> None:
     assert (batch.mask.shape, batch.mask.dtype) == ((2, 1, 1, 36), torch.bool)
     assert (batch.target.shape, batch.target.dtype) == ((2, 40, 36), torch.float32)
     assert (batch.data_range.dtype, batch.volume.tolist(), batch.slice_num.tolist()) == (torch.float32, [0, 0], [0, 1])
+
+
+# --- the index, bad files, and what is chosen ----------------------------------------------------------------------
+
+
+def names(data: ReconDataModule, split: str = "train") -> list[str]:
+    return [info.name for info in data.sets[split].source.volumes]
+
+
+def age(root: Path) -> None:
+    """Makes the files old: the index does not trust the time of one that was just written."""
+    for path in root.rglob("*.h5"):
+        os.utime(path, (1e9, 1e9))
+
+
+def test_values_are_checked_once_per_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    age(folder)
+    before = ready(folder)
+    monkeypatch.setattr(fastmri, "inspect", None)
+    monkeypatch.setattr(fastmri, "check_values", None)
+    monkeypatch.setattr(fastmri, "target_maximum", None)
+    for check in ("full", "headers"):
+        again = ready(folder, check=check)
+        for split in ("train", "val"):
+            assert names(again, split) == names(before, split)
+            assert again.sets[split].source.data_ranges == before.sets[split].source.data_ranges
+
+
+def test_bad_files_are_left_out_counted_and_listed_when_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rewrite(first(folder), reconstruction_esc=None)
+    with h5py.File(folder / "singlecoil_train" / "t1.h5", "a") as f:
+        f["kspace"][2, 3, 4] = np.nan
+    with pytest.raises(InputError, match=r"t0\.h5: has no target"):
+        ready(folder)
+    data = ready(folder, on_bad_file="skip")
+    assert names(data) == ["t2.h5"]
+    assert "1 of 3 volumes are left out" in caplog.text
+    assert "1 of 2 volumes are left out" in caplog.text
+    assert "t0.h5: has no target" in caplog.text
+    assert "t1.h5: slice 2" in caplog.text
+    assert len(list(data.train_dataloader())) == 2
+
+
+def test_all_bad_is_refused_with_their_number(folder: Path) -> None:
+    for path in (folder / "singlecoil_train").glob("*.h5"):
+        path.write_bytes(b"bad")
+    for on_bad_file in ("skip", "error"):
+        with pytest.raises(InputError, match=r"t0\.h5.*and 2 more of 3"):
+            ready(folder, on_bad_file=on_bad_file)
+
+
+def test_several_ranks_look_the_files_up_once_and_all_raise_in_setup(folder: Path) -> None:
+    age(folder)
+    state = SimpleNamespace(fn=TrainerFn.FITTING)
+    data = datamodule(folder)
+    data.trainer = SimpleNamespace(world_size=2, state=state)  # type: ignore[assignment]
+    data.prepare_data()
+    assert (folder / "index.json").exists()
+    first(folder).write_bytes(b"bad")
+    data = datamodule(folder)
+    data.trainer = SimpleNamespace(world_size=2, state=state)  # type: ignore[assignment]
+    data.prepare_data()
+    with pytest.raises(InputError, match=r"t0\.h5"):
+        data.setup("fit")
+
+
+@pytest.mark.parametrize(("rate", "count"), [(1.0, 3), (None, 3), (0.67, 2), (0.34, 1)])
+def test_a_fraction_of_the_training_volumes(folder: Path, rate: float | None, count: int) -> None:
+    data = ready(folder, volume_sample_rate=rate)
+    assert (len(names(data)), len(names(data, "val"))) == (count, 2)
+    assert names(data) == names(ready(folder, volume_sample_rate=rate))
+    assert len(data.sets["train"]) == 3 * count
+
+
+def test_a_fraction_of_the_training_slices_follows_the_seed(folder: Path) -> None:
+    def drawn(seed: int) -> set[tuple[int, int]]:
+        data = ready(folder, sample_rate=0.5, seed=seed)
+        assert len(data.sets["val"]) == 4
+        batches = list(data.train_dataloader())
+        return {pair for b in batches for pair in zip(b.volume.tolist(), b.slice_num.tolist(), strict=True)}
+
+    assert len(drawn(0)) == 4  # round(4.5), to even
+    assert drawn(0) == drawn(0)
+    assert len({frozenset(drawn(seed)) for seed in range(4)}) > 1
+
+
+def test_contrasts_and_widths_are_chosen_in_every_split(folder: Path) -> None:
+    for name in ("singlecoil_train/t0.h5", "singlecoil_val/v0.h5"):
+        with h5py.File(folder / name, "a") as f:
+            f.attrs["acquisition"] = "AXT1"
+    data = ready(folder, acquisitions=["AXT1"])
+    assert (names(data), names(data, "val")) == (["t0.h5"], ["v0.h5"])
+    data = ready(folder, num_cols=[45])
+    assert (names(data), names(data, "val")) == (["t2.h5"], ["v1.h5"])
+    with pytest.raises(ConfigError, match=r"data\.acquisitions.*AXT9.*AXT1, TEST"):
+        ready(folder, acquisitions=["AXT1", "AXT9"])
+    with pytest.raises(ConfigError, match=r"data\.num_cols.*36, 45"):
+        ready(folder, num_cols=[44])
+    with pytest.raises(ConfigError, match=r"data\.volume_sample_rate=0\.1.*singlecoil_train"):
+        ready(folder, volume_sample_rate=0.1)
+    with pytest.raises(ConfigError, match=r"data\.sample_rate=0\.01"):
+        ready(folder, sample_rate=0.01)
+
+
+def test_what_is_not_chosen_may_be_bad(folder: Path, tmp_path: Path) -> None:
+    listing = tmp_path / "list.txt"
+    listing.write_text("t1.h5\n\nsinglecoil_train/t2.h5\nv0.h5\n")
+    first(folder).write_bytes(b"bad")
+    with h5py.File(folder / "singlecoil_val" / "v1.h5", "a") as f:
+        f["kspace"][0, 3, 4] = np.nan
+    data = ready(folder, files=str(listing))
+    assert (names(data), names(data, "val")) == (["t1.h5", "t2.h5"], ["v0.h5"])
+
+
+def test_a_list_that_does_not_suit_is_refused(folder: Path, tmp_path: Path) -> None:
+    listing = tmp_path / "list.txt"
+    for text, words in {
+        "": "is empty",
+        "t1.h5\n": r"leaves nothing of .*singlecoil_val",
+        "t1.h5\nv0.h5\nt7.h5\nother/t2.h5": r"2 volumes that are not there: \['t7\.h5', 'other/t2\.h5'\]",
+    }.items():
+        listing.write_text(text)
+        with pytest.raises(ConfigError, match=rf"data\.files.*{words}"):
+            ready(folder, files=str(listing))
+    listing.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="it is no text"):
+        ready(folder, files=str(listing))
+
+
+def test_training_on_two_splits_at_once(folder: Path) -> None:
+    data = ready(folder, train_splits=["train", "val"])
+    assert names(data) == ["t0.h5", "t1.h5", "t2.h5", "v0.h5", "v1.h5"]
+    assert names(data, "val") == ["v0.h5", "v1.h5"]
+    assert data.sets["train"].seed == 0
+    assert data.sets["val"].seed is None
+
+
+def test_two_files_of_one_name_in_two_roots_stay_two_volumes(folder: Path, tmp_path: Path, volume: Volume) -> None:
+    other = tmp_path / "other"
+    volume(other / "singlecoil_train" / "t0.h5", size=(40, 36), seed=77)
+    volume(other / "singlecoil_val" / "v7.h5", size=(40, 36), seed=78)
+    data = ready(folder, root=[str(folder), str(other)], batch_size=1)
+    assert names(data) == ["t0.h5", "t1.h5", "t2.h5", "t0.h5"]
+    assert (folder / "index.json").exists()
+    assert (other / "index.json").exists()
+    source = data.sets["train"].source
+    batches = {(int(b.volume), int(b.slice_num)): b for b in data.train_dataloader()}
+    assert len(batches) == 11
+    assert not torch.equal(batches[0, 1].kspace, batches[3, 1].kspace)
+    assert not torch.equal(batches[0, 1].mask, batches[3, 1].mask)
+    assert source.folder(source.volumes[0]) == str(folder / "singlecoil_train")
+    assert source.folder(source.volumes[1]) is None
+    assert source.name(9) == f"{other / 'singlecoil_train' / 't0.h5'} slice 0"
+
+
+def test_the_index_is_not_sent_to_workers(folder: Path) -> None:
+    """What a worker is given is the dataset: it knows the descriptions, and no index."""
+    data = ready(folder)
+    assert b"mrirecon.data.index" not in pickle.dumps(data.sets["train"])
+    assert b"mrirecon.data.index" in pickle.dumps(data._indexes)

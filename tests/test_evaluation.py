@@ -65,6 +65,19 @@ def test_a_report_says_how_it_was_made_and_is_plain_json(tmp_path: Path, folder:
     assert 3 <= sampled < columns
 
 
+def test_volumes_of_one_name_are_told_apart_by_their_folder(tmp_path: Path, volume: Volume) -> None:
+    roots = [tmp_path / "knee", tmp_path / "brain"]
+    for seed, root in enumerate(roots):
+        volume(root / "singlecoil_val" / "v.h5", seed=seed)
+        volume(root / "singlecoil_val" / f"{root.name}.h5", seed=seed)
+    report = report_of(tmp_path, data_of(roots))
+    assert [(row["name"], row.get("folder")) for row in report["volumes"]] == [
+        ("knee.h5", None), ("v.h5", str(roots[0] / "singlecoil_val")),
+        ("brain.h5", None), ("v.h5", str(roots[1] / "singlecoil_val")),
+    ]  # fmt: skip
+    assert report["made_by"]["data"] == f"{roots[0]}, {roots[1]}"
+
+
 def test_an_undefined_score_is_null_with_its_reason_and_not_in_the_mean(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

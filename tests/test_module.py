@@ -34,9 +34,10 @@ def small_unet(**changes: Any) -> nn.Module:
     return unet(**{**settings, **changes})
 
 
-def data_of(root: Path, **changes: Any) -> ReconDataModule:
+def data_of(root: Path | list[Path], **changes: Any) -> ReconDataModule:
     settings: dict[str, Any] = {"batch_size": 1, "num_workers": 0, "check": "headers", "split": "val", "seed": 0}
-    return ReconDataModule(str(root), "singlecoil", MASK, **{**settings, **changes})
+    roots = [str(path) for path in root] if isinstance(root, list) else str(root)
+    return ReconDataModule(roots, "singlecoil", MASK, **{**settings, **changes})
 
 
 def trainer_of(tmp_path: Path, *callbacks: pl.Callback, **changes: Any) -> pl.Trainer:

@@ -1,5 +1,6 @@
 """What is known of the files of a data folder: looked up once, kept as JSON, looked up again where they changed."""
 
+import errno
 import json
 import logging
 import math
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrirecon.errors import InputError
+from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import fastmri
 from mrirecon.io.scan import MIN_SIZE, ScanInfo
 
@@ -67,10 +68,13 @@ class Index:
 
     def __init__(self, root: Path, num_processes: int | None = None) -> None:
         """num_processes: None is one per CPU; 0 reads in this process, as a few files always are."""
+        if num_processes is not None and (type(num_processes) is not int or num_processes < 0):
+            raise ConfigError(f"num_workers={num_processes!r}: expected a number of processes, or null for one per CPU")
         self.root = root
         self.num_processes = _num_cpus() if num_processes is None else num_processes
         self.entries: dict[str, Entry] = {}
         self._ours: set[str] = set()  # looked up by this very object
+        self.kept: Path | None = None  # where the entries lie, as far as that is known
         self._places = [place for place in _places(root) if self._load(place)]
 
     def look_up(
@@ -140,6 +144,7 @@ class Index:
             log.warning("%s: is not a sound index of version %d (%s): it is made again", place, VERSION, error)
             return True
         self.entries |= entries
+        self.kept = self.kept or place
         return True
 
     def _save(self, started: int) -> None:
@@ -147,11 +152,14 @@ class Index:
         for place in self._places:
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
+                _need_writable(place.parent)
                 _write(place, self._settled(place, started))
             except OSError as error:
                 reason = f": {error.strerror}"
             else:
+                self.kept = place
                 return
+        self.kept = None
         log.info("%s: its index cannot be kept%s; the files are looked up again next time", self.root, reason)
 
     def _settled(self, place: Path, started: int) -> dict[str, Entry]:
@@ -231,6 +239,12 @@ def _places(root: Path) -> list[Path]:
     except RuntimeError:  # no home
         return [root / FILE_NAME]
     return [root / FILE_NAME, cache / "mrirecon" / f"{name}.json"]
+
+
+def _need_writable(folder: Path) -> None:
+    """A folder that nobody may write is meant to stay as it is: root is not stopped by the system."""
+    if not folder.stat().st_mode & 0o222:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def _write(place: Path, entries: Mapping[str, Entry]) -> None:
