@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from rich import filesize
 from rich.console import Console
 from rich.table import Table
 
@@ -93,8 +94,8 @@ def notes(reports: Sequence[Report]) -> list[str]:
 def print_summary(reports: Sequence[Report]) -> None:
     """One table: a row for each folder, and one for all."""
     table = Table(title="Volumes that can be used", title_justify="left")
-    for column in ("folder", "volumes", "slices", "k-space", "image", "coils", "contrasts", "GB", "bad"):
-        table.add_column(column, justify="right" if column in ("volumes", "slices", "GB", "bad") else "left")
+    for column in ("folder", "volumes", "slices", "k-space", "image", "coils", "contrasts", "size", "bad"):
+        table.add_column(column, justify="right" if column in ("volumes", "slices", "size", "bad") else "left")
     for report in reports:
         table.add_row(*_row(report.folder.path.name, [report]))
     if len(reports) > 1:
@@ -116,7 +117,7 @@ def _row(name: str, reports: Sequence[Report]) -> list[str]:
         _counted("{}x{}".format(*info.recon_size) for info in infos),
         _counted(info.num_coils for info in infos),
         _counted(info.acquisition for info in infos),
-        f"{sum(report.num_bytes for report in reports) / 1e9:.2f}",
+        filesize.decimal(sum(report.num_bytes for report in reports)),
         str(sum(len(report.bad) for report in reports)),
     ]
 

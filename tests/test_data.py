@@ -455,10 +455,11 @@ def test_a_list_that_does_not_suit_is_refused(folder: Path, tmp_path: Path) -> N
         ready(folder, files=str(listing))
 
 
-def test_training_on_two_splits_at_once(folder: Path) -> None:
+def test_training_on_two_splits_at_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = ready(folder, train_splits=["train", "val"])
     assert names(data) == ["t0.h5", "t1.h5", "t2.h5", "v0.h5", "v1.h5"]
     assert names(data, "val") == ["v0.h5", "v1.h5"]
+    assert "the validation scores are of volumes that are trained on" in caplog.text
     assert data.sets["train"].seed == 0
     assert data.sets["val"].seed is None
 

@@ -114,6 +114,8 @@ class ReconDataModule(pl.LightningDataModule):
         headers = {split: self._headers(split) for split in missing}
         if stage == "fit" and missing:
             self.selection.check_acquisitions({info.acquisition for infos in headers.values() for info in infos})
+            if "val" in self.train_splits:
+                log.warning("data.train_splits has val: the validation scores are of volumes that are trained on")
         for split, infos in headers.items():
             self.sets[split] = self._open(split, infos)
 

@@ -34,8 +34,8 @@ _MAX_BYTES = 1 << 28
 # File systems tell times in steps of up to two seconds: a file this new can still change without showing it.
 _TICK = 2_000_000_000
 # What one process does in about that many seconds is not worth starting others.
-_MIN_SECONDS = 5.0
-_SECONDS_PER_HEADER, _BYTES_PER_SECOND = 2e-3, 4e8
+_MIN_SECONDS = 1.0
+_SECONDS_PER_HEADER, _BYTES_PER_SECOND = 3e-3, 4e8
 
 Count = Callable[[int, int], None]
 
@@ -115,7 +115,7 @@ class Index:
         return entry if entry.verdict is None or name in self._ours else None
 
     def _read(self, jobs: Sequence["_Job"]) -> Iterator[tuple[Path, Entry]]:
-        if self.num_processes < 2 or _seconds(jobs) < _MIN_SECONDS:
+        if min(self.num_processes, len(jobs)) < 2 or _seconds(jobs) < _MIN_SECONDS:
             yield from map(look, jobs)
             return
         # The start method is the platform's, as for the data-loader's workers; `look` suits any.

@@ -111,13 +111,17 @@ def check_values(info: ScanInfo) -> float | None:
     with hdf5.open_untrusted(info.path) as h5file:
         for i in range(info.num_slices):
             _kspace_slice(h5file, info, i)
-    return target_maximum(info) if info.target else None
+        return _target_maximum(h5file, info) if info.target else None
 
 
 def target_maximum(info: ScanInfo) -> float:
     """The maximum of the target volume, read a slice at a time; the volume must have one."""
     with hdf5.open_untrusted(info.path) as h5file:
-        return max(float(_target_slice(h5file, info, i).max()) for i in range(info.num_slices))
+        return _target_maximum(h5file, info)
+
+
+def _target_maximum(h5file: h5py.File, info: ScanInfo) -> float:
+    return max(float(_target_slice(h5file, info, i).max()) for i in range(info.num_slices))
 
 
 def _kspace_slice(h5file: h5py.File, info: ScanInfo, i: int) -> NDArray[np.complex64]:
