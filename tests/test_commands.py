@@ -149,7 +149,7 @@ def test_an_undersampled_scan_brings_its_own_mask(trained: Path) -> None:
     )
     assert done.returncode == 0
     with h5py.File(next((trained / "data/phantom/multicoil_test").glob("*.h5"))) as f:
-        assert f"from {int(f['mask'][()].sum())} of {f['mask'].size} columns" in done.stdout
+        assert f", {int(f['mask'][()].sum())} of {f['mask'].size} columns" in done.stdout
 
 
 def test_one_bad_scan_does_not_stop_the_others(trained: Path) -> None:
