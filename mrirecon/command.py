@@ -75,6 +75,10 @@ def _guarded(action: Callable[[], int | None]) -> None:
         _stop(str(error).splitlines()[0], ConfigError.exit_code)
     except KeyboardInterrupt:
         _stop("stopped by Ctrl-C", 130)
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into exit(1)
+            _stop("stopped by Ctrl-C; the last checkpoint is that of the last whole epoch", 130)
+        raise
     else:
         if code:
             sys.exit(code)

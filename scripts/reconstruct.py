@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> int:
         write_png(output / f"{path.stem}.png", picture)
         fastmri.write_reconstruction(output / path.name, result.volume.numpy(), {"acceleration": result.acceleration})
         sampled = f"{result.mask.sum()} of {len(result.mask)} columns, {result.acceleration:.2f}x"
-        print(f"{path.name}: {len(result.volume)} slices from {sampled} -> {output / path.name} and {path.stem}.png")
+        print(f"{path.name}: slices {len(result.volume)}, {sampled} -> {output / path.name} and {path.stem}.png")
     if failed:
         log.error("%d of %d scans failed", failed, len(paths))
     return 0 if not failed else InputError.exit_code if failed == len(paths) else 4

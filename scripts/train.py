@@ -41,6 +41,8 @@ def train(cfg: DictConfig) -> None:
         write_json(Path(cfg.run_dir) / "metrics.json", {**reports["this run"], "zero_filled": reports["zero-filled"]})
         write_final(trainer.logger, reports["this run"], trainer.global_step)
         print_scores(f"Best checkpoint on {cfg.split}", reports)
+        if (reports["this run"]["ssim"] or 0) <= (reports["zero-filled"]["ssim"] or 0):
+            print("This run does not beat zero-filled: train longer, or try another optimizer.lr.")
         _say_next(cfg, best, datamodule.scored().source.volumes[0].path)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -148,7 +149,7 @@ def test_an_undersampled_scan_brings_its_own_mask(trained: Path) -> None:
     )
     assert done.returncode == 0
     with h5py.File(next((trained / "data/phantom/multicoil_test").glob("*.h5"))) as f:
-        assert f"from {int(f['mask'][()].sum())} of {f['mask'].size} columns" in done.stdout
+        assert f", {int(f['mask'][()].sum())} of {f['mask'].size} columns" in done.stdout
 
 
 def test_one_bad_scan_does_not_stop_the_others(trained: Path) -> None:
@@ -256,6 +257,23 @@ def test_a_diverging_run_stops_and_leaves_finite_weights(trained: Path) -> None:
     for path in (trained / "outputs/train/wild").rglob("*.ckpt"):
         weights = torch.load(path, weights_only=True)["state_dict"].values()
         assert all(torch.isfinite(value).all() for value in weights)
+
+
+def test_ctrl_c_ends_with_its_code_and_no_traceback(trained: Path) -> None:
+    typed = ["model.chans=4", "trainer.max_epochs=500", "data.num_workers=1", "hydra.run.dir=outputs/train/stopped"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts/train.py"), *typed, *PHANTOM],
+        cwd=trained, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background ignores it
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.readline()  # the second epoch was validated, so the first one is kept
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert (trained / "outputs/train/stopped/checkpoints/last.ckpt").exists()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other", "nan", "pickle"])

@@ -44,7 +44,7 @@ def write_final(logger: Any, scores: dict[str, Any], step: int) -> None:
 
 
 def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
-    """What one compares runs by: the parts chosen, and their knobs that do something.  {"optimizer.lr": 0.001}"""
+    """What runs are compared by: the parts chosen and their knobs that do something.  {"optimizer.lr": 0.001}"""
     flat = flatten(config)
     shown = {key: flat[key] for key in _COMPARED if key in flat}
     for key, value in flat.items():
