@@ -25,6 +25,8 @@ _ALLOWED = re.compile(
     r"|fastmri\.data\.subsample\.[A-Z]\w+MaskFunc|fastmri\.data\.subsample\.\w+FractionFunc"
     r"|pytorch_lightning\.Trainer|pytorch_lightning\.callbacks\.[A-Z]\w+|pytorch_lightning\.loggers\.TensorBoardLogger"
 )
+# Of Lightning's: 16-mixed would stop at the overflows that its loss scaler is there to skip.
+_PRECISIONS = ("32-true", "32", "bf16-mixed")
 _OURS = re.compile(r"(mrirecon\.(?:models|data|losses|schedules|callbacks)(?:\.[a-z]\w*)*)\.(\w+)")
 
 
@@ -88,14 +90,24 @@ def build_datamodule(cfg: DictConfig, progress: Progress | None = None) -> Recon
 
 def build_module(cfg: DictConfig) -> ReconModule:
     """Everything that learns: model, loss, optimizer, schedule; its first weights depend on `cfg.seed` alone."""
+    if not 0 <= cfg.seed < 2**32:
+        raise ConfigError(f"seed={cfg.seed}: expected a number from 0 to 2**32 - 1")
     seed_everything(cfg.seed, workers=True, verbose=False)
-    return ReconModule(
-        model=instantiate("model", cfg.model),
-        loss=instantiate("loss", cfg.loss),
-        optimizer=instantiate("optimizer", cfg.optimizer),
-        scheduler=instantiate("scheduler", cfg.scheduler),
-        target_clamp=cfg.target_clamp,
-    )
+    parts = {name: instantiate(name, cfg.get(name)) for name in ("model", "loss", "optimizer", "scheduler")}
+    _try(parts["optimizer"], parts["scheduler"])
+    return ReconModule(**parts, target_clamp=cfg.target_clamp)
+
+
+def _try(optimizer: Any, scheduler: Any) -> None:
+    """Calls both once on a stand-in: a knob they refuse is found now, not when the data has been read."""
+    try:
+        trial = optimizer([torch.nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ConfigError(f"optimizer: {error}") from error
+    try:
+        scheduler(trial, num_steps=10, num_epochs=2)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ConfigError(f"scheduler: {error}") from error
 
 
 def build_trainer(cfg: DictConfig) -> Trainer:
@@ -104,6 +116,11 @@ def build_trainer(cfg: DictConfig) -> Trainer:
     logger: Any = instantiate("logger", cfg.logger) if cfg.get("logger") else False
     if cfg.get("callbacks"):
         callbacks.append(Record(plain(cfg), OmegaConf.to_yaml(cfg, resolve=True)))
+    if str(cfg.trainer.precision) not in _PRECISIONS:
+        raise ConfigError(
+            f"trainer.precision={cfg.trainer.precision}: expected one of {', '.join(_PRECISIONS)}; "
+            "k-space is complex64, and half precision needs a loss scaler that skips steps"
+        )
     try:
         return instantiate("trainer", cfg.trainer, callbacks=callbacks, logger=logger)
     except MisconfigurationException as error:
@@ -126,7 +143,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        refused = isinstance(error, pickle.UnpicklingError)
+        reason = (
+            "it holds objects, or is no torch file"
+            if refused
+            else str(error).splitlines()[0]
+            if str(error)
+            else "empty"
+        )
         raise InputError(
             f"{path}: is not a readable checkpoint of plain tensors ({reason}): train or copy it again"
         ) from error
@@ -143,6 +167,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 # What a continued run may change, and the schedules whose shape does not depend on the length of the run.
+_MUST_STAY = (
+    "seed", "target_clamp", "data.", "mask.", "model.", "loss.", "optimizer.", "scheduler.",
+    "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip", "trainer.limit_train_batches",
+    "trainer.overfit_batches", "trainer.devices", "trainer.num_nodes",
+)  # fmt: skip
 _MAY_CHANGE = ("data.root", "data.num_workers", "data.check")
 _OF_ANY_LENGTH = ("mrirecon.schedules.constant", "mrirecon.schedules.step", "mrirecon.schedules.plateau")
 
@@ -153,9 +182,9 @@ def check_continues(cfg: DictConfig) -> None:
         return
     checkpoint = read_checkpoint(cfg.ckpt)
     then, now = flatten(checkpoint["config"]), flatten(plain(cfg))
-    groups = ("seed", "target_clamp", "data.", "mask.", "model.", "loss.", "optimizer.", "scheduler.")
-    keys = [k for k in sorted({*then, *now}) if k.startswith(groups) and k not in _MAY_CHANGE]
-    if now["scheduler._target_"] not in _OF_ANY_LENGTH:
+    keys = [k for k in sorted({*then, *now}) if k.startswith(_MUST_STAY) and k not in _MAY_CHANGE]
+    fixed_length = now.get("scheduler._target_") not in _OF_ANY_LENGTH
+    if fixed_length:
         keys.append("trainer.max_epochs")  # its schedule was made for that many
     for key in keys:
         if then.get(key) != now.get(key):
@@ -165,7 +194,8 @@ def check_continues(cfg: DictConfig) -> None:
             )
     num_done, most = checkpoint["epoch"] + 1, cfg.trainer.max_epochs
     if most is not None and 0 <= most <= num_done:
-        raise ConfigError(f"trainer.max_epochs={most}: ckpt={cfg.ckpt} has {num_done} epochs already: give more")
+        cure = "its schedule ends there, so the run is finished" if fixed_length else "give more"
+        raise ConfigError(f"trainer.max_epochs={most}: ckpt={cfg.ckpt} has {num_done} epochs already: {cure}")
 
 
 def load_model(cfg: DictConfig) -> nn.Module:
@@ -173,7 +203,9 @@ def load_model(cfg: DictConfig) -> nn.Module:
     if cfg.get("model") is None:
         raise ConfigError("ckpt: give ckpt=FILE, a checkpoint of a training run, or model=zero_filled for the baseline")
     model: nn.Module = instantiate("model", cfg.model)
-    if cfg.ckpt is not None and any(True for _ in model.parameters()):
+    if cfg.ckpt is not None:
+        if not any(True for _ in model.parameters()):
+            raise ConfigError(f"ckpt={cfg.ckpt}: the chosen model has no weights to take from it: leave ckpt out")
         load_weights(model, cfg.ckpt)
     return model.eval()
 

@@ -25,6 +25,9 @@ from mrirecon.errors import ConfigError, DivergedError, InputError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 log = logging.getLogger(__name__)
+
+# Lightning takes a number, a list or a word here.
+_OF_SEVERAL_TYPES = ("trainer.devices", "trainer.deterministic")
 Story = Callable[[DictConfig], int | None]
 
 
@@ -38,7 +41,11 @@ def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable
     """
 
     def wrap(story: Story) -> Callable[[], None]:
+        started = False
+
         def job(cfg: DictConfig) -> None:
+            nonlocal started
+            started = True
             _guarded(lambda: _checked(cfg, config_name, story))
 
         def main() -> None:
@@ -46,11 +53,16 @@ def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable
             # Lightning 2.6.6 asks torch's tree utilities in a way that torch 2.15 deprecates.
             warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
             _guarded(lambda: _bring_checkpoint(from_checkpoint))
+            sys.argv[1:] = [kept for argument in sys.argv[1:] if (kept := _without_null(argument, config_name))]
             run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
             try:
                 run()
             except (HydraException, OmegaConfBaseException) as error:
                 _stop(explain(error, sys.argv[1:], config_name), ConfigError.exit_code)
+            except OSError as error:
+                if started:
+                    raise
+                _stop(f"{error.filename}: {error.strerror}: choose another folder with hydra.run.dir=DIR", 2)
 
         return main
 
@@ -85,6 +97,8 @@ def _guarded(action: Callable[[], int | None]) -> None:
 
 
 def _stop(message: str, code: int) -> None:
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        sys.exit(code)  # the first rank says it
     if logging.getLogger().hasHandlers():
         log.error("error: %s", message)
     else:
@@ -122,11 +136,39 @@ def _data_only(node: Any, key: str) -> Any:
     return node
 
 
+def _without_null(argument: str, config_name: str) -> str:
+    """`mask=null` as Hydra wants it: `~mask`, or nothing to change where the group is absent anyway."""
+    group, _, value = argument.partition("=")
+    if value != "null" or not _is_group(group):
+        return argument
+    defaults = OmegaConf.load(CONF / f"{config_name}.yaml").defaults
+    absent = any(isinstance(entry, DictConfig) and entry.get(group, "") is None for entry in defaults)
+    return "" if absent else f"~{group}"
+
+
 def _parse(overrides: list[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+        raise ConfigError(_unparsable(error)) from error
+
+
+def _unparsable(error: HydraException) -> str:
+    """Hydra's grammar takes some characters for its own; quotes for Hydra inside quotes for the shell keep them."""
+    text = str(error).splitlines()[0].rpartition("Exception: ")[2]
+    return f"cannot be read as key=value: {text}; quote a value with special characters, as in 'data.root=\"a b~c\"'"
+
+
+def output_folder(path: str) -> Path:
+    """The folder for results, made if need be. Raises ConfigError where nothing can be written there."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output={folder}: cannot be made a folder: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"output={folder}: is not writable: choose another folder")
+    return folder
 
 
 def check_types(cfg: DictConfig, overrides: list[str], config_name: str) -> None:
@@ -136,7 +178,7 @@ def check_types(cfg: DictConfig, overrides: list[str], config_name: str) -> None
     base = _compose(config_name, chosen)
     for _, override in parsed:
         key = override.key_or_group
-        if _is_group(key) or override.is_add() or override.is_delete():
+        if _is_group(key) or override.is_add() or override.is_delete() or key in _OF_SEVERAL_TYPES:
             continue
         default, value = OmegaConf.select(base, key), OmegaConf.select(cfg, key)
         if not _same_kind(default, value):
@@ -176,7 +218,7 @@ def explain(error: Exception, overrides: list[str], config_name: str) -> str:
     try:
         parsed = OverridesParser.create().parse_overrides([o for o in overrides if not o.startswith("-")])
     except HydraException as refused:
-        return str(refused).splitlines()[0]
+        return _unparsable(refused)
     for override in parsed:
         problem = _option_problem(override) if _is_group(override.key_or_group) else ""
         if problem:
@@ -202,7 +244,7 @@ def _option_problem(override: Override) -> str:
 
 def _nearest(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def _names(config_name: str, chosen: list[str]) -> Iterator[str]:

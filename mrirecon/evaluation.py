@@ -13,12 +13,14 @@ import pytorch_lightning as pl
 import torch
 from fastmri.data.subsample import MaskFunc
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mrirecon import __version__
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.sources import MaskedSlices, image_size
-from mrirecon.module import SCORES, ReconModule
+from mrirecon.metrics.volume import SCORES
+from mrirecon.module import ReconModule
 
 Report = dict[str, Any]
 
@@ -35,7 +37,7 @@ def evaluate(trainer: pl.Trainer, module: ReconModule, datamodule: ReconDataModu
         **{name: module.results[name] for name in SCORES},
         "num_undefined": module.results["num_undefined"],
         "volumes": [_volume(row, dataset) for row in module.results["volumes"]],
-        "conventions": _conventions(dataset),
+        "conventions": _conventions(dataset, sum(row["num_slices"] for row in module.results["volumes"])),
         "made_by": _made_by(ckpt, datamodule),
     }
 
@@ -55,12 +57,16 @@ def _volume(row: Mapping[str, Any], dataset: MaskedSlices) -> dict[str, Any]:
     }
 
 
-def _conventions(dataset: MaskedSlices) -> dict[str, Any]:
+def _conventions(dataset: MaskedSlices, num_scored: int) -> dict[str, Any]:
     cropped = [info.name for info in dataset.source.volumes if image_size(info) != info.recon_size]
     return {
         "data_range": "maximum of the ground-truth volume",
+        "slices": "all"
+        if num_scored == len(dataset)
+        else f"only {num_scored} of {len(dataset)}: not a score of the set",
         "target": "as in the file, not clamped",
-        "crop": "both to the target's size" + (f"; narrower k-space cropped to a square: {cropped}" if cropped else ""),
+        "crop": "the reconstruction to the target's size, both scored whole (fastmri.evaluate crops to a square)"
+        + (f"; narrower k-space, both cropped: {cropped}" if cropped else ""),
         "ssim": "7x7 uniform window, K1 .01, K2 .03, sample covariance; mean over slices, then over volumes",
         "psnr": "20 log10(data_range) - 10 log10(mean squared error of the volume); mean over volumes",
         "nmse": "squared error over squared norm of the volume; mean over volumes",
@@ -99,7 +105,7 @@ def write_json(path: Path, report: Mapping[str, Any]) -> None:
 
 def print_scores(title: str, reports: Mapping[str, Report]) -> None:
     """One table: per acquisition and over all volumes, a row for each report."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(title), title_justify="left")
     for column in ("acquisition", "model", "volumes", "accel.", "SSIM", "PSNR dB", "NMSE"):
         table.add_column(column, justify="left" if column in ("acquisition", "model") else "right")
     volumes = next(iter(reports.values()))["volumes"]
@@ -107,12 +113,17 @@ def print_scores(title: str, reports: Mapping[str, Report]) -> None:
     for acquisition in acquisitions if len(acquisitions) > 1 else []:
         for name, report in reports.items():
             rows = [volume for volume in report["volumes"] if volume["acquisition"] == acquisition]
-            table.add_row(acquisition, name, *_cells(rows, {score: _mean(rows, score) for score in SCORES}))
+            table.add_row(
+                escape(acquisition), escape(name), *_cells(rows, {score: _mean(rows, score) for score in SCORES})
+            )
         table.add_section()
     for name, report in reports.items():
-        table.add_row("all", name, *_cells(report["volumes"], report))
+        table.add_row("all", escape(name), *_cells(report["volumes"], report))
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)
     console.print(table)
+    partial = next(iter(reports.values()))["conventions"]["slices"]
+    if partial != "all":
+        console.print(f"Scored {partial}.")
     num_undefined = sum(report["num_undefined"] for report in reports.values())
     if num_undefined:
         console.print(f"{num_undefined} scores are undefined (reasons in metrics.json) and left out of the means.")

@@ -1,5 +1,6 @@
 """The one LightningModule: any model, any loss, any optimizer."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,9 @@ from torch import Tensor, nn
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.sample import Sample
 from mrirecon.errors import ConfigError, DivergedError
-from mrirecon.metrics.volume import VolumeScores
+from mrirecon.metrics.volume import SCORES, VolumeScores
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-SCORES = ("ssim", "psnr", "nmse")
 
 
 class ReconModule(pl.LightningModule):
@@ -92,24 +92,36 @@ class ReconModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.scores.reset()
 
-    def validation_step(self, batch: Sample, batch_idx: int) -> dict[str, Tensor]:
-        return self._score(batch)
+    def validation_step(self, batch: Sample, batch_idx: int) -> None:
+        self._score(batch)
 
     def on_validation_epoch_end(self) -> None:
-        results = self.scores.compute()
+        results = self._finite(self.scores.compute())
         values = {f"val/{name}": _or_nan(results[name]) for name in (*SCORES, "loss")}
-        self.log_dict(values, prog_bar=True, batch_size=1)
+        self.log_dict(values, prog_bar=True, batch_size=1, sync_dist=True)  # the same on every rank
 
     def on_test_epoch_start(self) -> None:
         self.scores.reset()
 
-    def test_step(self, batch: Sample, batch_idx: int) -> dict[str, Tensor]:
-        return self._score(batch)
+    def test_step(self, batch: Sample, batch_idx: int) -> None:
+        self._score(batch)
 
     def on_test_epoch_end(self) -> None:
-        self.results = self.scores.compute()
+        self.results = self._finite(self.scores.compute())
 
-    def _score(self, batch: Sample) -> dict[str, Tensor]:
+    def _finite(self, results: dict[str, Any]) -> dict[str, Any]:
+        """The results; raises DivergedError where the model's answer made a score of them NaN or infinite."""
+        for row in results["volumes"]:
+            if not all(math.isfinite(row[name]) for name in (*SCORES, "loss") if row[name] is not None):
+                split = self._datamodule().split if self.trainer.testing else "val"
+                name = self._datamodule().sets[split].source.volumes[row["volume"]].name
+                raise DivergedError(
+                    f"the reconstruction of {name} is not finite: the model's weights are not sound. "
+                    "Lower optimizer.lr, or use an earlier checkpoint"
+                )
+        return results
+
+    def _score(self, batch: Sample) -> None:
         pred = self(batch)
         scale = batch.scale[:, None, None]  # sums over a volume need one unit: that of its file
         self.scores.update(
@@ -120,7 +132,6 @@ class ReconModule(pl.LightningModule):
             batch.slice_num,
             self._loss_per_slice(pred, batch),
         )
-        return {"pred": pred}
 
     def _loss_per_slice(self, pred: Tensor, batch: Sample) -> Tensor | None:
         """Slice by slice, so that the mean over slices does not depend on how they were batched.  -> (b)"""

@@ -1,5 +1,6 @@
 """Whole scans: from a file's k-space to a volume in the file's units, and a sheet of pictures."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import torch
 from fastmri.data.subsample import MaskFunc
 from torch import Tensor, nn
 
-from mrirecon.data.masks import check_budget, draw_mask, volume_seed
+from mrirecon.data.masks import contiguous_center, volume_mask
 from mrirecon.data.sample import apply_mask
 from mrirecon.data.sources import acquired_mask, image_size
 from mrirecon.errors import ConfigError, InputError
@@ -16,6 +17,8 @@ from mrirecon.io.scan import Scan, ScanInfo
 from mrirecon.metrics.functional import ssim
 from mrirecon.physics.zero_filled import zero_filled
 from mrirecon.pictures import panels, row, sheet
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def reconstruct(
 
     Raises InputError where the image is too small for the model, or the model's answer is not finite.
     """
-    mask, acs_mask = _masks(scan.info, mask_func)
+    mask, acs_mask = _masks(scan, mask_func)
     size = image_size(scan.info)
     min_size = int(getattr(model, "min_size", 1))
     if min(size) < min_size:
@@ -73,12 +76,21 @@ def reconstruct(
     return Reconstruction(volume, _pad(torch.cat(baselines), scan.info.recon_size), mask, acceleration)
 
 
-def _masks(info: ScanInfo, mask_func: MaskFunc | None) -> tuple[np.ndarray, np.ndarray]:
-    acquired, center = acquired_mask(info)
-    if info.mask is not None or mask_func is None:
+def _masks(scan: Scan, mask_func: MaskFunc | None) -> tuple[np.ndarray, np.ndarray]:
+    acquired, center = acquired_mask(scan.info)
+    sampled = acquired & scan.kspace.any(axis=(0, 1, 2))
+    if scan.info.mask is None and sampled.sum() < acquired.sum():
+        log.warning(
+            "%s: has no mask, but %d of its %d columns are zero in every slice: these are taken as not sampled",
+            scan.info.path, acquired.sum() - sampled.sum(), acquired.sum(),
+        )  # fmt: skip
+        return sampled, contiguous_center(sampled)
+    if scan.info.mask is not None or mask_func is None:
         return acquired, center
-    check_budget(mask_func, info.kspace_size[1])
-    mask, acs_mask = draw_mask(mask_func, info.kspace_size[1], volume_seed(info.name))
+    try:
+        mask, acs_mask = volume_mask(mask_func, scan.info.kspace_size[1], scan.info.name)
+    except ConfigError as error:  # of this scan's width: others of the same call may suit
+        raise InputError(f"{scan.info.path}: {error}") from error
     return mask & acquired, acs_mask & acquired
 
 

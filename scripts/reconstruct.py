@@ -1,13 +1,12 @@
 """Reconstructs scans: python scripts/reconstruct.py ckpt=FILE input=FILE_OR_DIR output=DIR [mask=random_4x]"""
 
 import logging
-import os
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from mrirecon.build import instantiate, load_model
-from mrirecon.command import command
+from mrirecon.command import command, output_folder
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import fastmri, formats
 from mrirecon.pictures import write_png
@@ -20,7 +19,9 @@ log = logging.getLogger(__name__)
 def main(cfg: DictConfig) -> int:
     model = load_model(cfg)
     mask_func = None if cfg.get("mask") is None else instantiate("mask", cfg.mask)
-    output, device = _output(Path(cfg.output)), choose_device(cfg.device)
+    output, device = output_folder(cfg.output), choose_device(cfg.device)
+    if cfg.batch_size < 1:
+        raise ConfigError(f"batch_size={cfg.batch_size}: expected at least 1")
     paths = _scans(Path(cfg.input))
     failed = 0
     for path in paths:
@@ -42,16 +43,6 @@ def main(cfg: DictConfig) -> int:
     if failed:
         log.error("%d of %d scans failed", failed, len(paths))
     return 0 if not failed else InputError.exit_code if failed == len(paths) else 4
-
-
-def _output(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output={folder}: cannot be made a folder: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"output={folder}: is not writable: choose another folder")
-    return folder
 
 
 def _scans(source: Path) -> list[Path]:

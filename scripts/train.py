@@ -1,8 +1,11 @@
 """Trains a model: python scripts/train.py optimizer=adam model.norm=group mask=random_4x"""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mrirecon.build import (
@@ -15,6 +18,7 @@ from mrirecon.build import (
 from mrirecon.callbacks.progress import CountProgress
 from mrirecon.callbacks.record import write_final
 from mrirecon.command import command
+from mrirecon.errors import ConfigError
 from mrirecon.evaluation import evaluate, print_scores, write_json
 from mrirecon.models.image_domain import ZeroFilled
 from mrirecon.module import ReconModule
@@ -31,7 +35,7 @@ def train(cfg: DictConfig) -> None:
 
     trainer.fit(module, datamodule, ckpt_path=cfg.ckpt, weights_only=True)
 
-    best = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
+    best = _checkpoint(trainer)
     load_weights(module.model, best)
     reports = {
         "zero-filled": evaluate(trainer, ReconModule(ZeroFilled()), datamodule, None),
@@ -46,14 +50,33 @@ def train(cfg: DictConfig) -> None:
         _say_next(cfg, best, datamodule.scored().source.volumes[0].path)
 
 
-def _say_next(cfg: DictConfig, best: Any, scan: Path) -> None:
-    best = Path(best).relative_to(Path.cwd()) if Path(best).is_relative_to(Path.cwd()) else best
+def _checkpoint(trainer: Any) -> str:
+    """The best checkpoint, or the last one of a run that never validated."""
+    kept = [callback.best_model_path for callback in trainer.checkpoint_callbacks]
+    if not any(kept):
+        raise ConfigError(
+            "trainer.max_epochs, max_steps: the run ended before a checkpoint was kept; let it run longer"
+        )
+    if not kept[0]:
+        print("No epoch of this run was validated: what follows is the score of its last checkpoint.")
+    return next(filter(None, kept))
+
+
+def _say_next(cfg: DictConfig, best: str, scan: Path) -> None:
+    scripts = Path(sys.argv[0]).parent
+    mask = HydraConfig.get().runtime.choices.get("mask")
+    mask = "random_4x" if mask in (None, "checkpoint") else mask
+    best, folder, scan_name = (shlex.quote(_short(path)) for path in (best, cfg.run_dir, str(scan)))
     print(
-        f"\nEverything of this run is in {cfg.run_dir}\n\nNext:\n"
-        f"  tensorboard --logdir outputs\n"
-        f"  python scripts/evaluate.py ckpt={best}\n"
-        f"  python scripts/reconstruct.py ckpt={best} input={scan} mask=random_4x"
+        f"\nEverything of this run is in {folder}\n\nNext:\n"
+        f"  tensorboard --logdir {folder}\n"
+        f"  python {scripts / 'evaluate.py'} ckpt={best}\n"
+        f"  python {scripts / 'reconstruct.py'} ckpt={best} input={scan_name} mask={mask}"
     )
+
+
+def _short(path: str) -> str:
+    return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
 
 
 if __name__ == "__main__":

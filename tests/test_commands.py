@@ -1,11 +1,13 @@
 """The three commands as a user types them: what they write, what they say, how they end."""
 
+import atexit
+import functools
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,37 @@ PHANTOM = [
 ]  # fmt: skip
 
 
+def _end(process: subprocess.Popen[str]) -> None:
+    with process:  # closes its input, at which it ends
+        pass
+
+
+@functools.cache
+def zygote() -> subprocess.Popen[str]:
+    server = Path(__file__).with_name("zygote.py")
+    process = subprocess.Popen([sys.executable, str(server)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(_end, process)
+    return process
+
+
 def run(cwd: Path, script: str, *overrides: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command where there is no terminal, with one thread so that tests do not wait for each other."""
+    """Runs a command where there is no terminal, begun in a fork: see zygote.py."""
+    server, argv = zygote(), [str(ROOT / "scripts" / f"{script}.py"), *overrides]
+    assert server.stdin is not None
+    assert server.stdout is not None
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: str(Path(folder) / name) for name in ("stdout", "stderr")}
+        print(json.dumps({"argv": argv, "cwd": str(cwd), **files}), file=server.stdin, flush=True)
+        code = int(server.stdout.readline())
+        stdout, stderr = (Path(path).read_text() for path in files.values())
+    return subprocess.CompletedProcess(argv, code, stdout, stderr)
+
+
+def run_fresh(cwd: Path, script: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command in an interpreter of its own."""
     return subprocess.run(
         [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *overrides],
         cwd=cwd, capture_output=True, text=True, timeout=280, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "2", "PYTHONWARNINGS": "default"},
     )  # fmt: skip
 
 
@@ -48,7 +75,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], code: int, *words: st
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a phantom set and a short training run in outputs/train/run."""
     cwd = tmp_path_factory.mktemp("work")
-    done = run(
+    done = run_fresh(
         cwd, "train", "optimizer=adam", "model.chans=8", "model.num_pool_layers=3", "trainer.max_epochs=25",
         "optimizer.lr=0.003", "data.num_workers=1", "data.batch_size=2", "hydra.run.dir=outputs/train/run",
         "trainer.log_every_n_steps=3", *PHANTOM,
@@ -101,7 +128,7 @@ def test_tensorboard_has_every_scalar_the_pictures_the_config_and_the_hyperparam
 
 
 def test_evaluating_the_best_checkpoint_repeats_the_run_s_scores(trained: Path) -> None:
-    done = run(trained, "evaluate", best(trained), "output=eval")
+    done = run_fresh(trained, "evaluate", best(trained), "output=eval")
     assert done.returncode == 0, done.stderr
     ours, theirs = metrics(trained / "eval"), metrics(trained / "outputs/train/run")
     assert {k: ours[k] for k in ("ssim", "psnr", "nmse", "volumes")} == {
@@ -204,6 +231,56 @@ def test_data_is_checked_with_a_verdict_per_file_and_a_summary(tmp_path: Path, v
     assert_refused(run(tmp_path, "check_data", f"data.root={root}", "data.challenge=both"), 2, "data.challenge=both")
 
 
+def test_a_continued_run_keeps_its_best_checkpoint_until_it_is_beaten(trained: Path) -> None:
+    typed = [
+        "model.chans=8",
+        "model.num_pool_layers=3",
+        "optimizer.lr=0.003",
+        "scheduler=constant",
+        "data.num_workers=0",
+    ]
+    assert run(trained, "train", *typed, *PHANTOM, "trainer.max_epochs=8", "hydra.run.dir=outputs/a").returncode == 0
+    # An epoch at a learning rate of nearly nothing, of weights that were made worse, beats nothing.
+    last = trained / "outputs/a/checkpoints/last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    for name, value in checkpoint["state_dict"].items():
+        if value.is_floating_point():
+            checkpoint["state_dict"][name] = value * 0.5
+    torch.save(checkpoint, last)
+    done = run(trained, "train", f"ckpt={last}", "trainer.max_epochs=9", "hydra.run.dir=outputs/b")
+    assert done.returncode == 0, done.stderr
+    first, second = metrics(trained / "outputs/a"), metrics(trained / "outputs/b")
+    assert second["ssim"] == first["ssim"]
+    assert second["made_by"]["sha256"] == first["made_by"]["sha256"]
+
+
+def test_two_ranks_train_and_score_as_one(trained: Path) -> None:
+    """Two processes on the CPU: batches that do not divide, pictures wherever they were dealt, the same scores."""
+    ddp = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    small = ["model.chans=4", "model.num_pool_layers=2", "trainer.max_epochs=1", "data.num_workers=0", *PHANTOM]
+    done = run_fresh(trained, "train", *ddp, *small, "hydra.run.dir=outputs/ddp")
+    assert done.returncode == 0, done.stderr
+    ckpt = f"ckpt={trained / 'outputs/ddp/checkpoints/best.ckpt'}"
+    assert run(trained, "evaluate", ckpt, "output=one").returncode == 0
+    one, two = metrics(trained / "one"), metrics(trained / "outputs/ddp")
+    assert [v["name"] for v in one["volumes"]] == [v["name"] for v in two["volumes"]]
+    for score in ("ssim", "psnr", "nmse"):
+        assert one[score] == pytest.approx(two[score], rel=1e-6)  # other batches: float32 sums of convolutions
+    events = EventAccumulator(str(trained / "outputs/ddp/tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    assert len(events.Tags()["images"]) == 2
+
+
+def test_an_undersampled_scan_without_a_mask_is_seen(trained: Path, tmp_path: Path, volume: Volume) -> None:
+    path = volume(tmp_path / "scan.h5", size=(64, 64))
+    with h5py.File(path, "a") as f:
+        f["kspace"][..., ::3] = 0
+    done = run(trained, "reconstruct", "model=zero_filled", f"input={path}", f"output={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert "22 of its 64 columns are zero" in done.stderr
+    assert "42 of 64 columns" in done.stdout
+
+
 # --- mistakes ------------------------------------------------------------------------------------------------------
 
 
@@ -219,6 +296,22 @@ def test_data_is_checked_with_a_verdict_per_file_and_a_summary(tmp_path: Path, v
         ("train", ["model._target_=os.system"], 2, ["os.system", "refused"]),
         ("train", ["data=fastmri_singlecoil", "data.root=nowhere"], 3, ["nowhere"]),
         ("train", ["trainer=gpu", *PHANTOM], 2, ["trainer"]),
+        ("train", ["mask=null", *PHANTOM], 2, ["mask=random_4x"]),
+        ("train", ["model=null"], 2, ["model"]),
+        ("train", ["seed=-1"], 2, ["seed"]),
+        ("train", ["optimizer.lr=-1"], 2, ["optimizer"]),
+        ("train", ["optimizer.betas=[a,b]"], 2, ["optimizer"]),
+        ("train", ["+optimizer.foo=1"], 2, ["optimizer", "foo"]),
+        ("train", ["scheduler.anneal_strategy=foo"], 2, ["scheduler"]),
+        ("train", ["trainer.precision=64-true"], 2, ["trainer.precision", "bf16-mixed"]),
+        ("train", ["mask.accelerations=[a]", *PHANTOM], 2, ["mask"]),
+        ("train", ["data=fastmri_singlecoil", "data.root=~/x"], 2, ["quote"]),
+        ("train", ["hydra.run.dir=/proc/x"], 2, ["hydra.run.dir"]),
+        ("train", ["split=test", "data=fastmri_singlecoil", "data.root=NOTEST"], 3, ["singlecoil_test"]),
+        ("evaluate", ["model=zero_filled", "output=/proc/x"], 2, ["output"]),
+        ("evaluate", ["ckpt=BEST", "model=zero_filled"], 2, ["no weights"]),
+        ("evaluate", ["model=null"], 2, ["ckpt"]),
+        ("reconstruct", ["model=zero_filled", "input=x", "batch_size=0"], 2, ["batch_size"]),
         ("evaluate", ["ckpt=no.ckpt"], 2, ["no.ckpt"]),
         ("evaluate", [], 2, ["ckpt"]),
         ("reconstruct", ["input=x"], 2, ["ckpt"]),
@@ -227,8 +320,9 @@ def test_data_is_checked_with_a_verdict_per_file_and_a_summary(tmp_path: Path, v
     ],
 )
 def test_a_mistake_is_one_message_and_an_exit_code(
-    trained: Path, script: str, typed: list[str], code: int, words: list[str]
+    trained: Path, folder: Path, script: str, typed: list[str], code: int, words: list[str]
 ) -> None:
+    typed = [best(trained) if text == "ckpt=BEST" else text.replace("NOTEST", str(folder)) for text in typed]
     if typed[:1] == ["trainer=gpu"] and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert_refused(run(trained, script, *typed), code, *words)

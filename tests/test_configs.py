@@ -132,7 +132,16 @@ def test_a_value_of_another_type_is_refused(typed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "typed", ["trainer.devices=2", "model.clamp=null", "optimizer.lr=1", "trainer.limit_val_batches=3", "ckpt=a"]
+    "typed",
+    [
+        "trainer.devices=2",
+        "trainer.devices=[0]",
+        "trainer.devices=auto",
+        "model.clamp=null",
+        "optimizer.lr=1",
+        "trainer.limit_val_batches=3",
+        "ckpt=a",
+    ],
 )
 def test_a_value_of_a_fitting_type_is_taken(typed: str) -> None:
     GlobalHydra.instance().clear()

@@ -113,13 +113,32 @@ def test_training_masks_do_not_depend_on_workers_or_batch_size(folder: Path) -> 
     assert one == masks(batch_size=3, num_workers=2)
 
 
-def test_a_scan_s_own_mask_is_kept_and_the_padding_respected(tmp_path: Path, volume: Volume) -> None:
+def test_a_scan_s_own_mask_is_kept(tmp_path: Path, volume: Volume) -> None:
     own = np.zeros(36, dtype=bool)
     own[[2, 9, 16, 17, 18, 19, 30]] = True
     info = fastmri.inspect(volume(tmp_path / "a.h5", mask=own))
     mask, acs_mask = MaskedSlices(FastmriSource([info], [1.0]), MASK, None).masks(info, (0, 0, 0))
     assert np.array_equal(mask, own)
     assert np.flatnonzero(acs_mask).tolist() == [16, 17, 18, 19]
+
+
+def test_columns_outside_the_padding_are_in_no_mask(tmp_path: Path, volume: Volume) -> None:
+    path = volume(tmp_path / "a.h5")
+    with h5py.File(path, "a") as f:
+        header = f["ismrmrd_header"][()].decode()
+        del f["ismrmrd_header"]
+        # 36 columns; of 24 acquired ones the 12th is the centre: padding_left = 18 - 12, padding_right = 6 + 23 + 1
+        header = header.replace("<maximum>35</maximum>", "<maximum>23</maximum>").replace(
+            "<center>18</center>", "<center>12</center>"
+        )
+        f["ismrmrd_header"] = header
+    info = fastmri.inspect(path)
+    assert info.acquired == (6, 30)
+    dataset = MaskedSlices(FastmriSource([info], [1.0]), RandomMaskFunc([0.08], [2]), seed=0)
+    drawn = np.array([dataset.masks(info, (epoch, 0, 0))[0] for epoch in range(20)])
+    assert drawn[:, :6].sum() == drawn[:, 30:].sum() == 0
+    assert drawn[:, 6:30].any(axis=0).all()
+    assert dataset.acceleration(info) == pytest.approx(24 / dataset.masks(info, (0, 0, 0))[0].sum())
 
 
 # --- batches -------------------------------------------------------------------------------------------------------

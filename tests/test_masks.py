@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from mrirecon.build import instantiate
 from mrirecon.command import CONF
-from mrirecon.data.masks import check_budget, contiguous_center, draw_mask, volume_seed
+from mrirecon.data.masks import check_budget, contiguous_center, draw_mask, volume_mask, volume_seed
 from mrirecon.errors import ConfigError
 
 # For file1000000.h5 at 4x with a centre of .08: family, columns, sampled, first 12 digits of the sha256 of "0101..."
@@ -90,6 +90,21 @@ def test_any_width_gives_a_usable_mask(num_cols: int, name: str, seed: int) -> N
     mask, acs_mask = draw_mask(func, num_cols, (seed,))
     assert 0 < mask.sum() < num_cols
     assert np.array_equal(contiguous_center(mask) & acs_mask, acs_mask)
+
+
+@given(st.integers(7, 60), st.sampled_from(ALL), st.text("abc", min_size=1, max_size=4))
+def test_a_mask_at_a_small_width_samples_something_or_is_refused(num_cols: int, name: str, volume: str) -> None:
+    try:
+        mask, _ = volume_mask(mask_func(name), num_cols, volume)
+    except ConfigError:
+        return
+    assert mask.any()
+
+
+@pytest.mark.parametrize("changes", [{"accelerations": ["a"]}, {"center_fractions": [0.0]}, {"accelerations": [0]}])
+def test_what_is_no_budget_is_refused(changes: dict[str, list[float]]) -> None:
+    with pytest.raises(ConfigError, match=r"center_fractions"):
+        check_budget(mask_func("random_4x", **changes), 368)
 
 
 def test_contiguous_center_stops_at_the_first_gap() -> None:

@@ -108,7 +108,7 @@ def test_the_smallest_size_a_unet_states_works_and_trains(norm: str) -> None:
     assert torch.isfinite(net(torch.randn(1, 1, net.min_size, net.min_size))).all()
 
 
-def test_unet_compiles_without_graph_breaks() -> None:
+def test_unet_exports_as_one_graph() -> None:
     net = Unet(1, 1, chans=4, num_pool_layers=2).eval()
     program = torch.export.export(net, (torch.randn(1, 1, 33, 46),))
     image = torch.randn(1, 1, 33, 46)

@@ -1,5 +1,6 @@
 """How a run shows itself: a live bar on a terminal, plain lines anywhere else."""
 
+import atexit
 import sys
 import time
 from typing import Any
@@ -17,6 +18,12 @@ class PlainProgress(ProgressBar):
         super().__init__()
         self.every = every
         self._last = 0.0
+
+    def disable(self) -> None:
+        """Lightning calls it on every rank but the first; `_say` speaks on the first only."""
+
+    def enable(self) -> None:
+        """There is nothing to bring back."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._last = time.perf_counter()
@@ -60,6 +67,7 @@ class CountProgress:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True
         )
         self._tasks: dict[str, TaskID] = {}
+        atexit.register(self._bars.stop)  # an error on the way must not leave the terminal without its cursor
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if sys.stdout.isatty():
@@ -75,4 +83,5 @@ class CountProgress:
             self._bars.start()
         self._bars.update(self._tasks[what], completed=done)
         if done >= total:
+            self._bars.remove_task(self._tasks.pop(what))
             self._bars.stop()

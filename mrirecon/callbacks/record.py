@@ -51,7 +51,7 @@ def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
         group, _, name = key.partition(".")
         if group in _GROUPS and name == "_target_":
             shown[group] = value.rpartition(".")[2]
-        elif group in _GROUPS and not name.startswith("_") and value not in ("None", False, ""):
+        elif group in _GROUPS and not name.startswith("_") and value is not False and value not in ("None", ""):
             shown[key] = value
     return shown
 

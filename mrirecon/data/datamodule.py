@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from mrirecon.data.batches import ShapeBatches
 from mrirecon.data.index import Entry, Index, usable
-from mrirecon.data.masks import check_budget, draw_mask, volume_seed
+from mrirecon.data.masks import volume_mask
 from mrirecon.data.phantom_set import PhantomSet
 from mrirecon.data.sample import Sample, Slice, undersample
 from mrirecon.data.selection import Selection
@@ -108,8 +108,8 @@ class ReconDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Opens and checks the splits of a stage (fit, validate, test), once."""
-        wanted = {"fit": ("train", "val"), "validate": ("val",), "test": (self.split,)}[stage]
-        missing = [split for split in wanted if split not in self.sets]
+        wanted = {"fit": ("train", "val", self.split), "validate": ("val",), "test": (self.split,)}[stage]
+        missing = [split for split in dict.fromkeys(wanted) if split not in self.sets]
         # The headers of all come first: they take seconds, and a search for NaN can take an hour.
         headers = {split: self._headers(split) for split in missing}
         if stage == "fit" and missing:
@@ -127,8 +127,9 @@ class ReconDataModule(pl.LightningDataModule):
         infos, ranges = self._values(infos, where, exact=not training)
         slices = self.selection.some_slices(sum(info.num_slices for info in infos), where) if training else None
         source = FastmriSource(infos, ranges, slices)
-        for info in {info.kspace_size[1]: info for info in infos if info.mask is None}.values():
-            self._check_mask(info)
+        for info in infos:
+            if info.mask is None:
+                self._check_mask(info)
         log.info("%s: %d volumes, %d slices", where, len(infos), len(source))
         return MaskedSlices(source, self.mask, seed=self.seed if training else None)
 
@@ -199,14 +200,10 @@ class ReconDataModule(pl.LightningDataModule):
             raise ConfigError(
                 f"{info.path}: is fully sampled and has no mask of its own: choose one with mask=random_4x"
             )
-        num_cols = info.kspace_size[1]
         try:
-            check_budget(self.mask, num_cols)
-            mask, _ = draw_mask(self.mask, num_cols, volume_seed(info.name))
-        except (ValueError, ArithmeticError, IndexError) as error:
-            raise ConfigError(f"{info.path}: with its {num_cols} columns: {error}") from error
-        if not mask.any():
-            raise ConfigError(f"{info.path}: mask samples none of its {num_cols} columns: choose another mask")
+            volume_mask(self.mask, info.kspace_size[1], info.name)
+        except ConfigError as error:
+            raise ConfigError(f"{info.path}: {error}") from error
 
     def check_image_sizes(self, min_size: int) -> None:
         """Raises InputError for the first volume whose image is too small for a model."""

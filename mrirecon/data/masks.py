@@ -34,13 +34,35 @@ def volume_seed(name: str) -> tuple[int, ...]:
     return tuple(map(ord, name))
 
 
+def volume_mask(mask_func: MaskFunc, num_cols: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The mask of a volume in evaluation, and its centre.  -> bool (w), bool (w)
+
+    Raises ConfigError where the family cannot give one at this width.
+    """
+    check_budget(mask_func, num_cols)
+    try:
+        return draw_mask(mask_func, num_cols, volume_seed(name))
+    except (ValueError, ArithmeticError, IndexError, TypeError) as error:
+        raise ConfigError(f"mask: fastMRI's {type(mask_func).__name__} fails at {num_cols} columns: {error}") from error
+
+
 def check_budget(mask_func: MaskFunc, num_cols: int) -> None:
     """Raises ConfigError where the fully sampled centre alone uses up what the acceleration allows.
 
     fastMRI's classes then divide by zero, or silently sample the centre and nothing else.
     """
     for fraction, acceleration in _budgets(mask_func):
+        if not (_is_number(fraction) and _is_number(acceleration) and 0 < fraction < 1 and acceleration >= 1):
+            raise ConfigError(
+                f"mask: center_fractions={fraction!r} with accelerations={acceleration!r}: expected a fraction "
+                "between 0 and 1 and an acceleration of 1 or more"
+            )
         num_low = round(num_cols * fraction)
+        if num_low == 0:
+            raise ConfigError(
+                f"mask: a centre of {fraction:g} of {num_cols} columns is none, and such a mask can be empty: "
+                "raise mask.center_fractions"
+            )
         if num_low * acceleration >= num_cols:
             raise ConfigError(
                 f"mask: a centre of {num_low} columns (mask.center_fractions={fraction:g}) is all, or more, that "
@@ -51,6 +73,10 @@ def check_budget(mask_func: MaskFunc, num_cols: int) -> None:
             raise ConfigError(
                 f"mask: {acceleration:g}-fold acceleration samples nothing of {num_cols} columns: lower it"
             )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _budgets(mask_func: MaskFunc) -> list[tuple[float, float]]:

@@ -25,6 +25,10 @@ _LAYOUTS = {
 _LIMITS = "{*}encodingLimits/{*}kspace_encoding_step_1/{*}"
 
 
+# A header that asks for images so many times larger than its k-space is damaged or forged.
+_MAX_GROWTH = 8
+
+
 class _Header(NamedTuple):
     recon_size: tuple[int, int] | None
     acquired: tuple[int, int] | None
@@ -71,7 +75,7 @@ def need_challenge(info: ScanInfo, challenge: Challenge) -> None:
     if layout != challenge:
         raise InputError(
             f"{info.path}: expected {challenge} k-space {_LAYOUTS[challenge][1]}, but its shape {_shape(info)} is "
-            f"{layout}. Set the challenge to {layout}, or give {challenge} volumes"
+            f"{layout}. Choose data=fastmri_{layout} (data.challenge={layout}), or give {challenge} volumes"
         )
 
 
@@ -334,9 +338,12 @@ def _acquired(encoding: Element, num_columns: int, notes: list[str]) -> tuple[in
 
 
 def _recon_size(header: _Header, kspace_size: tuple[int, int], notes: list[str]) -> tuple[int, int]:
-    if header.recon_size:
-        return header.recon_size
     h, w = kspace_size
+    if header.recon_size and max(header.recon_size) <= _MAX_GROWTH * max(h, w):
+        return header.recon_size
+    if header.recon_size:
+        notes.append(f"the header's image size {header.recon_size} cannot be meant: images keep the k-space's, {h}x{w}")
+        return h, w
     notes.append(f"neither a target nor the header tells the image size: images keep the k-space's own, {h}x{w}")
     return h, w
 
