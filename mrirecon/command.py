@@ -99,7 +99,7 @@ def _guarded(action: Callable[[], int | None]) -> None:
 def _stop(message: str, code: int) -> None:
     if os.environ.get("LOCAL_RANK", "0") != "0":
         sys.exit(code)  # the first rank says it
-    if logging.getLogger().hasHandlers():
+    if any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers):  # the run has its log
         log.error("error: %s", message)
     else:
         print(f"error: {message}", file=sys.stderr)
