@@ -19,6 +19,7 @@ from rich.table import Table
 from mrirecon import __version__
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.sources import MaskedSlices, image_size
+from mrirecon.io.atomic import replacing
 from mrirecon.metrics.volume import SCORES
 from mrirecon.module import ReconModule
 
@@ -98,9 +99,8 @@ def _made_by(ckpt: str | None, datamodule: ReconDataModule) -> dict[str, Any]:
 def write_json(path: Path, report: Mapping[str, Any]) -> None:
     """Writes a report, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-    partial.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
 def print_scores(title: str, reports: Mapping[str, Report]) -> None:

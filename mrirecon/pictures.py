@@ -8,6 +8,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from mrirecon.io.atomic import replacing
+
 ERROR_GAIN = 5
 _FONT_SIZE, _GAP, _BAR = 13, 4, 20
 
@@ -61,6 +63,5 @@ def sheet(rows: Sequence[np.ndarray], title: str, footer: str = "") -> np.ndarra
 
 def write_png(path: Path, picture: np.ndarray) -> None:
     """Writes a grey picture, whole or not at all.  uint8 (h w)"""
-    partial = path.with_name(f".{path.name}.partial")
-    Image.fromarray(picture).save(partial, format="PNG")
-    partial.replace(path)
+    with replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")

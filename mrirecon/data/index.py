@@ -6,7 +6,6 @@ import logging
 import math
 import multiprocessing
 import os
-import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import fastmri
+from mrirecon.io.atomic import replacing
 from mrirecon.io.scan import MIN_SIZE, ScanInfo
 
 log = logging.getLogger(__name__)
@@ -251,16 +251,8 @@ def _write(place: Path, entries: Mapping[str, Entry]) -> None:
     """One line per file, so that a person can read it and grep."""
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(_record(entries[name]))}" for name in sorted(entries))
     raw = _HEAD + f', "version": {VERSION}, "files": {{\n{lines}\n}}}}\n'.encode()
-    temporary = place.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(place)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(place) as temporary:
+        temporary.write_bytes(raw)
 
 
 def _record(entry: Entry) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from fastmri.data.subsample import RandomMaskFunc
 
 from mrirecon.data.masks import draw_mask, volume_seed
 from mrirecon.errors import ConfigError
+from mrirecon.io.atomic import replacing
 from mrirecon.io.fastmri import write_volume
 from mrirecon.physics import phantom
 from mrirecon.physics.crop import center_crop
@@ -300,13 +300,5 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("w") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1))

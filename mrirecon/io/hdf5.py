@@ -1,11 +1,7 @@
 """HDF5 files of strangers, read without being led out of them, and HDF5 files of ours, written whole or not."""
 
-import errno
 import math
-import os
 import re
-import secrets
-import shutil
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +13,7 @@ import h5py
 import numpy as np
 
 from mrirecon.errors import InputError
+from mrirecon.io.atomic import replacing
 
 # What HDF5 adds to the arrays themselves, generously: the bytes a write must find free.
 _OVERHEAD = 64 * 1024
@@ -265,31 +262,8 @@ def atomic_writer(path: Path, num_bytes: int) -> Iterator[h5py.File]:
     `num_bytes` is the size of the arrays to come. Raises OSError (ENOSPC) before anything is written where the disk
     cannot hold them. A process killed midway leaves a hidden `.*.tmp` file at most, which no reader takes for a volume.
     """
-    _need_space(path, num_bytes + _OVERHEAD)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with h5py.File(temporary, "x") as h5file:
-            yield h5file
-        _sync(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def _need_space(path: Path, num_bytes: int) -> None:
-    free = shutil.disk_usage(path.parent).free
-    if free < num_bytes:
-        raise OSError(errno.ENOSPC, f"not enough space: {num_bytes} bytes are needed, {free} are free", str(path))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(path, num_bytes + _OVERHEAD) as temporary, h5py.File(temporary, "x") as h5file:
+        yield h5file
 
 
 def _need_hdf5(path: Path) -> None:

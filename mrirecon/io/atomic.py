@@ -1,0 +1,38 @@
+"""Writing a file whole or not at all."""
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path, num_bytes: int = 0) -> Iterator[Path]:
+    """A hidden path beside `path`; when the block ends well, what was written there is on disk under the final name.
+
+    num_bytes: what is to come. Raises OSError (ENOSPC) before anything is written where the disk cannot hold it. A
+    process killed midway leaves a hidden `.*.tmp` file at most.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if free < num_bytes:
+        raise OSError(errno.ENOSPC, f"not enough space: {num_bytes} bytes are needed, {free} are free", str(path))
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
