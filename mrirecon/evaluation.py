@@ -11,13 +11,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from fastmri.data.subsample import MaskFunc
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mrirecon import __version__
 from mrirecon.data.datamodule import ReconDataModule
+from mrirecon.data.masks import FileMask, Masking
 from mrirecon.data.sources import MaskedSlices, image_size
 from mrirecon.io.atomic import replacing
 from mrirecon.metrics.volume import SCORES
@@ -77,10 +77,12 @@ def _conventions(dataset: MaskedSlices, num_scored: int) -> dict[str, Any]:
     }
 
 
-def describe_mask(mask_func: MaskFunc | None) -> str:
+def describe_mask(mask_func: Masking | None) -> str:
     """The family and budget of a mask.  `RandomMaskFunc 4x, centre 0.08`"""
     if mask_func is None:
         return "each scan's own"
+    if isinstance(mask_func, FileMask):
+        return f"{mask_func.path}: {mask_func.mask.sum()} of {len(mask_func.mask)} columns"
     pairs = zip(mask_func.accelerations, mask_func.center_fractions, strict=True)
     return f"{type(mask_func).__name__} " + " or ".join(f"{a:g}x, centre {c:g}" for a, c in pairs)
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from fastmri.data.subsample import MaskFunc
 from torch import Tensor, nn
 
-from mrirecon.data.masks import contiguous_center, volume_mask
+from mrirecon.data.masks import Masking, contiguous_center, volume_mask
 from mrirecon.data.sample import apply_mask
 from mrirecon.data.sources import acquired_mask, image_size
 from mrirecon.errors import ConfigError, InputError
@@ -42,7 +41,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def reconstruct(
-    model: nn.Module, scan: Scan, mask_func: MaskFunc | None, batch_size: int, device: torch.device
+    model: nn.Module, scan: Scan, mask_func: Masking | None, batch_size: int, device: torch.device
 ) -> Reconstruction:
     """Reconstructs every slice of a scan at its target's (or header's) size.
 
@@ -76,7 +75,7 @@ def reconstruct(
     return Reconstruction(volume, _pad(torch.cat(baselines), scan.info.recon_size), mask, acceleration)
 
 
-def _masks(scan: Scan, mask_func: MaskFunc | None) -> tuple[np.ndarray, np.ndarray]:
+def _masks(scan: Scan, mask_func: Masking | None) -> tuple[np.ndarray, np.ndarray]:
     acquired, center = acquired_mask(scan.info)
     sampled = acquired & scan.kspace.any(axis=(0, 1, 2))
     if scan.info.mask is None and sampled.sum() < acquired.sum():

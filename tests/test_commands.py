@@ -145,6 +145,18 @@ def test_evaluate_takes_the_test_split_another_mask_and_the_baseline(trained: Pa
     assert metrics(trained / "e3")["ssim"] == metrics(trained / "outputs/train/run")["zero_filled"]["ssim"]
 
 
+def test_a_mask_from_a_file_is_named_in_the_scores(trained: Path, volume: Volume, tmp_path: Path) -> None:
+    volume(tmp_path / "set/singlecoil_val/v.h5", size=(64, 64))
+    np.save(tmp_path / "m.npy", np.arange(64) % 4 == 0)
+    typed = ["model=zero_filled", "data=fastmri_singlecoil", f"data.root={tmp_path / 'set'}", "data.num_workers=0"]
+    done = run(
+        trained, "evaluate", *typed, "mask=file", f"mask.path={tmp_path / 'm.npy'}", f"output={tmp_path / 'out'}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "16 of 64 columns" in metrics(tmp_path / "out")["conventions"]["mask"]
+    assert metrics(tmp_path / "out")["volumes"][0]["acceleration"] == 4
+
+
 def test_reconstructions_have_the_scores_evaluate_gives(trained: Path) -> None:
     done = run(
         trained, "reconstruct", best(trained), "input=data/phantom/multicoil_val", "output=rec", "mask=random_4x"

@@ -113,6 +113,14 @@ def test_training_masks_do_not_depend_on_workers_or_batch_size(folder: Path) -> 
     assert one == masks(batch_size=3, num_workers=2)
 
 
+def test_fixed_masks_are_those_of_the_first_epoch_in_every_epoch(folder: Path) -> None:
+    free, fixed = (ready(folder, fixed_masks=value).sets["train"] for value in (False, True))
+    for item in range(len(fixed)):
+        masks = [fixed[Draw(item, epoch)].mask for epoch in range(3)]
+        assert all(torch.equal(mask, free[Draw(item, 0)].mask) for mask in masks)
+    assert not torch.equal(fixed[Draw(0, 0)].mask, fixed[Draw(1, 0)].mask)
+
+
 def test_a_scan_s_own_mask_is_kept(tmp_path: Path, volume: Volume) -> None:
     own = np.zeros(36, dtype=bool)
     own[[2, 9, 16, 17, 18, 19, 30]] = True

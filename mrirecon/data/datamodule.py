@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
-from fastmri.data.subsample import MaskFunc
 from torch.utils.data import DataLoader
 
 from mrirecon.data.batches import ShapeBatches
 from mrirecon.data.index import Entry, Index, usable
-from mrirecon.data.masks import volume_mask
+from mrirecon.data.masks import Masking, volume_mask
 from mrirecon.data.phantom_set import PhantomSet
 from mrirecon.data.sample import Sample, Slice, undersample
 from mrirecon.data.selection import Selection
@@ -35,7 +34,8 @@ class ReconDataModule(pl.LightningDataModule):
 
     root: the folder above the splits, or a list of such folders, which are used as one.
     challenge: singlecoil or multicoil.
-    mask: one of fastMRI's mask classes; None where every scan brings its own mask.
+    mask: one of fastMRI's mask classes, or a FileMask; None where every scan brings its own mask.
+    fixed_masks: one training mask per slice for all epochs, instead of a new one in every epoch.
     batch_size: slices; a batch holds one k-space shape. num_workers: processes that read.
     check: "full" looks for NaN and Inf in every value before the first step, once per file; "headers" only when a slice
     is read. on_bad_file: "error" stops at a file that cannot be used, "skip" leaves it out and says so.
@@ -52,7 +52,7 @@ class ReconDataModule(pl.LightningDataModule):
         self,
         root: str | Sequence[str],
         challenge: str,
-        mask: MaskFunc | None,
+        mask: Masking | None,
         batch_size: int,
         num_workers: int,
         check: str,
@@ -65,6 +65,7 @@ class ReconDataModule(pl.LightningDataModule):
         volume_sample_rate: float | None = 1.0,
         sample_rate: float | None = 1.0,
         train_splits: Sequence[str] = ("train",),
+        fixed_masks: bool = False,
         phantom: PhantomSet | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -82,6 +83,7 @@ class ReconDataModule(pl.LightningDataModule):
         self.batch_size, self.num_workers, self.check = batch_size, num_workers, check
         self.split, self.seed, self.on_bad_file = split, seed, on_bad_file
         self.train_splits = _train_splits(train_splits)
+        self.fixed_masks = fixed_masks
         self.selection = Selection(files, acquisitions, num_cols, volume_sample_rate, sample_rate, seed)
         self.phantom = phantom
         if phantom is not None and len(self.roots) > 1:
@@ -131,7 +133,7 @@ class ReconDataModule(pl.LightningDataModule):
             if info.mask is None:
                 self._check_mask(info)
         log.info("%s: %d volumes, %d slices", where, len(infos), len(source))
-        return MaskedSlices(source, self.mask, seed=self.seed if training else None)
+        return MaskedSlices(source, self.mask, self.seed if training else None, self.fixed_masks)
 
     def _folders(self, split: str) -> list[tuple[Path, Path]]:
         """(root, folder) of everything that makes a split."""

@@ -1,13 +1,31 @@
 """Drawing sampling masks with fastMRI's mask classes, reproducibly, and knowing what they really cost."""
 
+from pathlib import Path
+from typing import TypeAlias
+
 import numpy as np
 from fastmri.data.subsample import MaskFunc
 
 from mrirecon.errors import ConfigError
+from mrirecon.io.mask_file import read_mask
 
 
-def draw_mask(mask_func: MaskFunc, num_cols: int, seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+class FileMask:
+    """The same mask for every slice, from a file; k-space of another number of columns is refused."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.mask = read_mask(Path(path))
+
+
+# What draws a mask: fastMRI's classes, or a file.
+Masking: TypeAlias = MaskFunc | FileMask
+
+
+def draw_mask(mask_func: Masking, num_cols: int, seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """A 1-D sampling mask along the phase encoding and its fully sampled centre.  -> bool (w), bool (w)"""
+    if isinstance(mask_func, FileMask):
+        return mask_func.mask, contiguous_center(mask_func.mask)
     mask, num_low = mask_func((1, num_cols, 2), seed=seed)
     return mask.numpy().reshape(num_cols) > 0, center_mask(num_cols, num_low)
 
@@ -34,7 +52,7 @@ def volume_seed(name: str) -> tuple[int, ...]:
     return tuple(map(ord, name))
 
 
-def volume_mask(mask_func: MaskFunc, num_cols: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+def volume_mask(mask_func: Masking, num_cols: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     """The mask of a volume in evaluation, and its centre.  -> bool (w), bool (w)
 
     Raises ConfigError where the family cannot give one at this width.
@@ -46,11 +64,19 @@ def volume_mask(mask_func: MaskFunc, num_cols: int, name: str) -> tuple[np.ndarr
         raise ConfigError(f"mask: fastMRI's {type(mask_func).__name__} fails at {num_cols} columns: {error}") from error
 
 
-def check_budget(mask_func: MaskFunc, num_cols: int) -> None:
-    """Raises ConfigError where the fully sampled centre alone uses up what the acceleration allows.
+def check_budget(mask_func: Masking, num_cols: int) -> None:
+    """Raises ConfigError where the fully sampled centre alone uses up what the acceleration allows, or a file's mask
+    has another width.
 
     fastMRI's classes then divide by zero, or silently sample the centre and nothing else.
     """
+    if isinstance(mask_func, FileMask):
+        if len(mask_func.mask) != num_cols:
+            raise ConfigError(
+                f"mask.path={mask_func.path}: has {len(mask_func.mask)} columns, the k-space has {num_cols}: "
+                "choose scans of its width with data.num_cols, or another mask"
+            )
+        return
     for fraction, acceleration in _budgets(mask_func):
         if not (_is_number(fraction) and _is_number(acceleration) and 0 < fraction < 1 and acceleration >= 1):
             raise ConfigError(

@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from fastmri.data.subsample import MaskFunc
 from torch.utils.data import Dataset
 
-from mrirecon.data.masks import center_mask, contiguous_center, draw_mask, volume_seed
+from mrirecon.data.masks import Masking, center_mask, contiguous_center, draw_mask, volume_seed
 from mrirecon.data.sample import Slice
 from mrirecon.errors import InputError
 from mrirecon.io import fastmri
@@ -110,12 +109,14 @@ class MaskedSlices(Dataset[Slice]):
 
     seed: None draws one mask per volume from its name, the same in every epoch and everywhere, as evaluation needs;
     a number draws a new one for every (seed, epoch, volume, slice), whatever the order, workers or ranks.
+    fixed: the epoch does not count, so that a slice has one mask for the whole training.
     """
 
-    def __init__(self, source: FastmriSource, mask_func: MaskFunc | None, seed: int | None) -> None:
+    def __init__(self, source: FastmriSource, mask_func: Masking | None, seed: int | None, fixed: bool = False) -> None:
         self.source = source
         self.mask_func = mask_func
         self.seed = seed
+        self.fixed = fixed
 
     def __len__(self) -> int:
         return len(self.source)
@@ -123,7 +124,7 @@ class MaskedSlices(Dataset[Slice]):
     def __getitem__(self, draw: Draw) -> Slice:
         read = self.source[draw.item]
         info, volume, slice_num = self.source.where(draw.item)
-        mask, acs_mask = self.masks(info, (draw.epoch, volume, slice_num))
+        mask, acs_mask = self.masks(info, (0 if self.fixed else draw.epoch, volume, slice_num))
         return read._replace(mask=torch.from_numpy(mask)[None, None], acs_mask=torch.from_numpy(acs_mask)[None, None])
 
     def masks(self, info: ScanInfo, counter: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
