@@ -203,9 +203,14 @@ def load_model(cfg: DictConfig) -> nn.Module:
     if cfg.get("model") is None:
         raise ConfigError("ckpt: give ckpt=FILE, a checkpoint of a training run, or model=zero_filled for the baseline")
     model: nn.Module = instantiate("model", cfg.model)
-    if cfg.ckpt is not None:
-        if not any(True for _ in model.parameters()):
-            raise ConfigError(f"ckpt={cfg.ckpt}: the chosen model has no weights to take from it: leave ckpt out")
+    has_weights = any(True for _ in model.parameters())
+    if has_weights and cfg.ckpt is None:
+        raise ConfigError(
+            "ckpt: the chosen model has to be trained first: give ckpt=FILE, a checkpoint of a training run"
+        )
+    if cfg.ckpt is not None and not has_weights:
+        raise ConfigError(f"ckpt={cfg.ckpt}: the chosen model has no weights to take from it: leave ckpt out")
+    if has_weights:
         load_weights(model, cfg.ckpt)
     return model.eval()
 

@@ -1,5 +1,7 @@
 """Scores a checkpoint or a baseline: python scripts/evaluate.py ckpt=FILE [split=test] [mask=random_8x]"""
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 
 from mrirecon.build import build_datamodule, build_evaluation, load_model
@@ -19,7 +21,8 @@ def main(cfg: DictConfig) -> None:
 
     if trainer.is_global_zero:
         write_json(output / "metrics.json", report)
-        print_scores(f"{datamodule.where} {datamodule.challenge}_{cfg.split}", {cfg.ckpt or "zero-filled": report})
+        name = Path(cfg.ckpt).name if cfg.ckpt else type(model).__name__
+        print_scores(f"{datamodule.where} {datamodule.challenge}_{cfg.split}", {name: report})
         print(f"\nPer volume, with the conventions: {output / 'metrics.json'}")
 
 

@@ -5,8 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from mrirecon.io import fastmri
+
+# A busy machine is no failure of the code.
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
 
 REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
 Volume = Callable[..., Path]

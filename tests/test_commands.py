@@ -323,6 +323,7 @@ def test_an_undersampled_scan_without_a_mask_is_seen(trained: Path, tmp_path: Pa
         ("evaluate", ["model=zero_filled", "output=/proc/x"], 2, ["output"]),
         ("evaluate", ["ckpt=BEST", "model=zero_filled"], 2, ["no weights"]),
         ("evaluate", ["model=null"], 2, ["ckpt"]),
+        ("evaluate", ["model=unet"], 2, ["ckpt", "trained first"]),
         ("reconstruct", ["model=zero_filled", "input=x", "batch_size=0"], 2, ["batch_size"]),
         ("evaluate", ["ckpt=no.ckpt"], 2, ["no.ckpt"]),
         ("evaluate", [], 2, ["ckpt"]),
