@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mrirecon.physics.coils import rss, sens_expand, sens_reduce
 from mrirecon.physics.crop import center_crop, cropped_size
-from mrirecon.physics.fft import fft2c, ifft2c
+from mrirecon.physics.fft import fft2c, ifft1c, ifft2c
 from mrirecon.physics.zero_filled import zero_filled
 
 SIZES = [(8, 8), (7, 8), (8, 7), (9, 5), (640, 368)]
@@ -38,6 +38,12 @@ def test_fft_equals_fastmri(size: tuple[int, int]) -> None:
     x = complex_normal(2, *size)
     torch.testing.assert_close(torch.view_as_real(fft2c(x)), fastmri.fft2c(torch.view_as_real(x)))
     torch.testing.assert_close(torch.view_as_real(ifft2c(x)), fastmri.ifft2c(torch.view_as_real(x)))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_ifft1c_along_both_axes_is_ifft2c(size: tuple[int, int]) -> None:
+    x = complex_normal(2, *size)
+    torch.testing.assert_close(ifft1c(ifft1c(x, dim=-2), dim=-1), ifft2c(x))
 
 
 @pytest.mark.parametrize("size", SIZES[:4])

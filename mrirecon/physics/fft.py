@@ -14,3 +14,8 @@ def fft2c(image: Tensor) -> Tensor:
 def ifft2c(kspace: Tensor) -> Tensor:
     """K-space to image: the adjoint, and the inverse, of `fft2c`.  (*b h w) complex -> (*b h w) complex"""
     return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(kspace, dim=_HW), norm="ortho"), dim=_HW)
+
+
+def ifft1c(kspace: Tensor, dim: int) -> Tensor:
+    """`ifft2c` along one axis: done for rows and for columns, in any order, the two are the whole.  (*n) -> (*n)"""
+    return torch.fft.fftshift(torch.fft.ifft(torch.fft.ifftshift(kspace, dim=dim), dim=dim, norm="ortho"), dim=dim)

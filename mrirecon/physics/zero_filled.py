@@ -4,12 +4,15 @@ from torch import Tensor
 
 from mrirecon.physics.coils import rss
 from mrirecon.physics.crop import center_crop
-from mrirecon.physics.fft import ifft2c
+from mrirecon.physics.fft import ifft1c
 
 
 def zero_filled(masked_kspace: Tensor, size: tuple[int, int]) -> Tensor:
     """Root sum of squares of the cropped coil images.  (b coil h w) complex, (y, x) -> (b y x) real
 
-    Inverse FFT, crop, absolute value, coil combination: in this order, as fastMRI's U-Net transform does.
+    Inverse FFT, crop, absolute value, coil combination: as fastMRI's U-Net transform does, but the rows that the crop
+    drops (half of them, with the usual readout oversampling) are dropped before the second transform.
     """
-    return rss(center_crop(ifft2c(masked_kspace), size))
+    y, x = size
+    rows = center_crop(ifft1c(masked_kspace, dim=-2), (y, masked_kspace.shape[-1]))
+    return rss(center_crop(ifft1c(rows, dim=-1), (y, x)))
