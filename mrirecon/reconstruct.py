@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mrirecon.data.masks import Masking, contiguous_center, volume_mask
+from mrirecon.data.masks import Masking, check_budget, contiguous_center, volume_seed
 from mrirecon.data.sample import apply_mask
-from mrirecon.data.sources import acquired_mask, image_size
+from mrirecon.data.sources import acquired_mask, effective_acceleration, image_size, joined_mask
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io.scan import Scan, ScanInfo
 from mrirecon.metrics.functional import ssim
@@ -70,13 +70,12 @@ def reconstruct(
     volume = _pad(torch.cat(volumes), scan.info.recon_size)
     if not torch.isfinite(volume).all():
         raise InputError(f"{scan.info.path}: the reconstruction is not finite; are the checkpoint's weights sound?")
-    left, right = scan.info.acquired
-    acceleration = (right - left) / max(1, int(mask.sum()))
-    return Reconstruction(volume, _pad(torch.cat(baselines), scan.info.recon_size), mask, acceleration)
+    baseline = _pad(torch.cat(baselines), scan.info.recon_size)
+    return Reconstruction(volume, baseline, mask, effective_acceleration(scan.info, mask))
 
 
 def _masks(scan: Scan, mask_func: Masking | None) -> tuple[np.ndarray, np.ndarray]:
-    acquired, center = acquired_mask(scan.info)
+    acquired, _ = acquired_mask(scan.info)
     sampled = acquired & scan.kspace.any(axis=(0, 1, 2))
     if scan.info.mask is None and sampled.sum() < acquired.sum():
         log.warning(
@@ -84,13 +83,12 @@ def _masks(scan: Scan, mask_func: Masking | None) -> tuple[np.ndarray, np.ndarra
             scan.info.path, acquired.sum() - sampled.sum(), acquired.sum(),
         )  # fmt: skip
         return sampled, contiguous_center(sampled)
-    if scan.info.mask is not None or mask_func is None:
-        return acquired, center
     try:
-        mask, acs_mask = volume_mask(mask_func, scan.info.kspace_size[1], scan.info.name)
+        if scan.info.mask is None and mask_func is not None:
+            check_budget(mask_func, scan.info.kspace_size[1])
+        return joined_mask(scan.info, mask_func, volume_seed(scan.info.name))
     except ConfigError as error:  # of this scan's width: others of the same call may suit
         raise InputError(f"{scan.info.path}: {error}") from error
-    return mask & acquired, acs_mask & acquired
 
 
 def _pad(volume: Tensor, size: tuple[int, int]) -> Tensor:

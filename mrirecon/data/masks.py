@@ -26,7 +26,10 @@ def draw_mask(mask_func: Masking, num_cols: int, seed: tuple[int, ...]) -> tuple
     """A 1-D sampling mask along the phase encoding and its fully sampled centre.  -> bool (w), bool (w)"""
     if isinstance(mask_func, FileMask):
         return mask_func.mask, contiguous_center(mask_func.mask)
-    mask, num_low = mask_func((1, num_cols, 2), seed=seed)
+    try:
+        mask, num_low = mask_func((1, num_cols, 2), seed=seed)
+    except (ValueError, ArithmeticError, IndexError, TypeError) as error:
+        raise ConfigError(f"mask: fastMRI's {type(mask_func).__name__} fails at {num_cols} columns: {error}") from error
     return mask.numpy().reshape(num_cols) > 0, center_mask(num_cols, num_low)
 
 
@@ -58,10 +61,7 @@ def volume_mask(mask_func: Masking, num_cols: int, name: str) -> tuple[np.ndarra
     Raises ConfigError where the family cannot give one at this width.
     """
     check_budget(mask_func, num_cols)
-    try:
-        return draw_mask(mask_func, num_cols, volume_seed(name))
-    except (ValueError, ArithmeticError, IndexError, TypeError) as error:
-        raise ConfigError(f"mask: fastMRI's {type(mask_func).__name__} fails at {num_cols} columns: {error}") from error
+    return draw_mask(mask_func, num_cols, volume_seed(name))
 
 
 def check_budget(mask_func: Masking, num_cols: int) -> None:

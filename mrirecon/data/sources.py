@@ -97,6 +97,21 @@ def acquired_mask(info: ScanInfo) -> tuple[np.ndarray, np.ndarray]:
     return mask, mask & center_mask(len(mask), info.num_low_frequency)
 
 
+def joined_mask(info: ScanInfo, mask_func: Masking | None, seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """A drawn mask joined with what was acquired, and its centre; a scan's own mask is kept.  -> bool (w), bool (w)"""
+    acquired, center = acquired_mask(info)
+    if info.mask is not None or mask_func is None:
+        return acquired, center
+    mask, acs_mask = draw_mask(mask_func, info.kspace_size[1], seed)
+    return mask & acquired, acs_mask & acquired
+
+
+def effective_acceleration(info: ScanInfo, mask: np.ndarray) -> float:
+    """Columns that could be acquired per column sampled.  bool (w)"""
+    left, right = info.acquired
+    return (right - left) / max(1, int(mask.sum()))
+
+
 class Draw(NamedTuple):
     """One slice to read, and the epoch its mask is drawn for."""
 
@@ -129,15 +144,9 @@ class MaskedSlices(Dataset[Slice]):
 
     def masks(self, info: ScanInfo, counter: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
         """The mask of a slice, joined with what was acquired, and its centre.  -> bool (w), bool (w)"""
-        acquired, center = acquired_mask(info)
-        if info.mask is not None or self.mask_func is None:
-            return acquired, center
-        seed = volume_seed(info.name) if self.seed is None else (self.seed, *counter)
-        mask, acs_mask = draw_mask(self.mask_func, info.kspace_size[1], seed)
-        return mask & acquired, acs_mask & acquired
+        return joined_mask(info, self.mask_func, volume_seed(info.name) if self.seed is None else (self.seed, *counter))
 
     def acceleration(self, info: ScanInfo) -> float:
-        """Acquirable columns per sampled column of a volume whose mask is drawn from its name."""
+        """The effective acceleration of a volume whose mask is drawn from its name."""
         mask, _ = self.masks(info, (0, 0, 0))
-        left, right = info.acquired
-        return (right - left) / max(1, int(mask.sum()))
+        return effective_acceleration(info, mask)
