@@ -15,7 +15,8 @@ from pytorch_lightning import Trainer, seed_everything
 from torch import nn
 
 from mrirecon.callbacks.record import Record, flatten
-from mrirecon.data.datamodule import Progress, ReconDataModule
+from mrirecon.data.datamodule import ReconDataModule
+from mrirecon.data.volumes import Progress
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.module import ReconModule
 

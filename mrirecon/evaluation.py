@@ -17,10 +17,10 @@ from rich.table import Table
 
 from mrirecon import __version__
 from mrirecon.data.datamodule import ReconDataModule
-from mrirecon.data.masks import FileMask, Masking
-from mrirecon.data.sources import MaskedSlices, image_size
+from mrirecon.data.masks import describe_mask
+from mrirecon.data.sources import MaskedSlices, effective_acceleration, image_size
 from mrirecon.io.atomic import replacing
-from mrirecon.metrics.volume import SCORES
+from mrirecon.metrics.volume import SCORES, mean_score
 from mrirecon.module import ReconModule
 
 Report = dict[str, Any]
@@ -44,15 +44,17 @@ def evaluate(trainer: pl.Trainer, module: ReconModule, datamodule: ReconDataModu
 
 
 def _volume(row: Mapping[str, Any], dataset: MaskedSlices) -> dict[str, Any]:
-    info = dataset.source.volumes[row["volume"]]
+    info, mask_name = dataset.volume(row["volume"])
     folder = dataset.source.folder(info)
+    mask, _ = dataset.volume_mask(info, mask_name)
     return {
         "name": info.name,
         **({"folder": folder} if folder else {}),
         "acquisition": info.acquisition,
         "num_slices": row["num_slices"],
-        "acceleration": round(dataset.acceleration(info), 4),
-        "data_range": dataset.source.data_ranges[row["volume"]],  # in the units of the file
+        **({"mask": mask_name} if mask_name else {}),
+        "acceleration": round(effective_acceleration(info, mask), 4),
+        "data_range": row["data_range"],  # in the units of the file
         **{name: row[name] for name in SCORES},
         **({"undefined": row["undefined"]} if row["undefined"] else {}),
     }
@@ -71,20 +73,10 @@ def _conventions(dataset: MaskedSlices, num_scored: int) -> dict[str, Any]:
         "ssim": "7x7 uniform window, K1 .01, K2 .03, sample covariance; mean over slices, then over volumes",
         "psnr": "20 log10(data_range) - 10 log10(mean squared error of the volume); mean over volumes",
         "nmse": "squared error over squared norm of the volume; mean over volumes",
-        "mask": describe_mask(dataset.mask_func),
+        "mask": " and ".join(map(describe_mask, dataset.masks.values())),
         "mask_seed": "the characters of the file name, as fastMRI's validation; a scan's own mask where it has one",
-        "acceleration": "effective: acquirable columns per sampled column",
+        "acceleration": "effective: acquirable points per sampled point",
     }
-
-
-def describe_mask(mask_func: Masking | None) -> str:
-    """The family and budget of a mask.  `RandomMaskFunc 4x, centre 0.08`"""
-    if mask_func is None:
-        return "each scan's own"
-    if isinstance(mask_func, FileMask):
-        return f"{mask_func.path}: {mask_func.mask.sum()} of {len(mask_func.mask)} columns"
-    pairs = zip(mask_func.accelerations, mask_func.center_fractions, strict=True)
-    return f"{type(mask_func).__name__} " + " or ".join(f"{a:g}x, centre {c:g}" for a, c in pairs)
 
 
 def _made_by(ckpt: str | None, datamodule: ReconDataModule) -> dict[str, Any]:
@@ -116,7 +108,7 @@ def print_scores(title: str, reports: Mapping[str, Report]) -> None:
         for name, report in reports.items():
             rows = [volume for volume in report["volumes"] if volume["acquisition"] == acquisition]
             table.add_row(
-                escape(acquisition), escape(name), *_cells(rows, {score: _mean(rows, score) for score in SCORES})
+                escape(acquisition), escape(name), *_cells(rows, {score: mean_score(rows, score) for score in SCORES})
             )
         table.add_section()
     for name, report in reports.items():
@@ -135,8 +127,3 @@ def _cells(volumes: Sequence[Mapping[str, Any]], scores: Mapping[str, float | No
     formats = {"ssim": ".4f", "psnr": ".2f", "nmse": ".4f"}
     shown = ["-" if (value := scores[name]) is None else format(value, formats[name]) for name in SCORES]
     return [str(len(volumes)), f"{fmean(volume['acceleration'] for volume in volumes):.2f}", *shown]
-
-
-def _mean(volumes: Sequence[Mapping[str, Any]], score: str) -> float | None:
-    values = [volume[score] for volume in volumes if volume[score] is not None]
-    return fmean(values) if values else None

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mrirecon.data.datamodule import ReconDataModule
-from mrirecon.data.sample import Sample
+from mrirecon.data.sample import Sample, Slice, undersample
 from mrirecon.errors import ConfigError, DivergedError
-from mrirecon.metrics.volume import SCORES, VolumeScores
+from mrirecon.metrics.volume import SCORES, VolumeScores, mean_score
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -19,7 +19,8 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 class ReconModule(pl.LightningModule):
     """Trains and scores a reconstruction model.
 
-    model: `model(masked_kspace, mask, acs_mask, size) -> image (b y x)`.
+    model: `model(masked_kspace, mask, acs_mask, zero_filled) -> image (b y x)`; `needs_kspace`, whether it looks at
+        masked_kspace (else that is None).
     loss: `loss(pred, target, data_range) -> scalar`, in units of the zero-filled image's standard deviation.
     optimizer: `optimizer(params)`; None where the module only evaluates.
     scheduler: one of mrirecon.schedules, `scheduler(optimizer, num_steps, num_epochs)`.
@@ -46,11 +47,19 @@ class ReconModule(pl.LightningModule):
 
     def forward(self, batch: Sample) -> Tensor:
         """The reconstruction of a batch, in units of `batch.scale`.  -> (b y x)"""
-        size = (batch.target.shape[-2], batch.target.shape[-1])
-        return self.model(batch.masked_kspace, batch.mask, batch.acs_mask, size)
+        return self.model(batch.masked_kspace, batch.mask, batch.acs_mask, batch.zero_filled)
+
+    @property
+    def needs_kspace(self) -> bool:
+        """Whether the model looks at k-space, and not at the zero-filled image alone."""
+        return bool(getattr(self.model, "needs_kspace", True))
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Sample | Any:
+        """The CPU reads, the device computes: the mask is applied where the model runs."""
+        return undersample(batch, self.needs_kspace) if isinstance(batch, Slice) else batch
 
     def setup(self, stage: str) -> None:
-        self._datamodule().check_image_sizes(int(getattr(self.model, "min_size", 1)))
+        self._datamodule().check_model(int(getattr(self.model, "min_size", 1)), self.needs_kspace)
         if stage == "fit" and not any(p.requires_grad for p in self.parameters()):
             raise ConfigError(
                 "model: has nothing to train; score it with: python scripts/evaluate.py model=zero_filled"
@@ -80,9 +89,9 @@ class ReconModule(pl.LightningModule):
         self.log("lr", optimizer.param_groups[0]["lr"])
 
     def _divergence(self, norm: Tensor) -> str:
-        source = self._datamodule().sets["train"].source
+        train = self._datamodule().sets["train"]
         pairs = zip(self._batch.volume.tolist(), self._batch.slice_num.tolist(), strict=True)
-        where = ", ".join(f"{source.label(source.volumes[volume])} slice {slice_num}" for volume, slice_num in pairs)
+        where = ", ".join(f"{train.source.label(train.volume(number)[0])} slice {n}" for number, n in pairs)
         return (
             f"training diverged at step {self.global_step} (epoch {self.current_epoch}): loss {float(self._loss):g}, "
             f"gradient norm {float(norm):g}, on {where}. No step was taken; lower optimizer.lr, "
@@ -99,6 +108,17 @@ class ReconModule(pl.LightningModule):
         results = self._finite(self.scores.compute())
         values = {f"val/{name}": _or_nan(results[name]) for name in (*SCORES, "loss")}
         self.log_dict(values, prog_bar=True, batch_size=1, sync_dist=True)  # the same on every rank
+        self.log_dict(self._by_mask(results["volumes"]), batch_size=1, sync_dist=True)
+
+    def _by_mask(self, rows: list[dict[str, Any]]) -> dict[str, float]:
+        """The scores under each mask, where there are several: `val/ssim_4x`, `val/ssim_8x`."""
+        dataset = self._datamodule().sets["val"]
+        of_mask = {mask: [r for r in rows if dataset.volume(r["volume"])[1] == mask] for mask in dataset.masks if mask}
+        return {
+            f"val/{score}_{mask.replace(' ', '_')}": _or_nan(mean_score(some, score))
+            for mask, some in of_mask.items()
+            for score in SCORES
+        }
 
     def on_test_epoch_start(self) -> None:
         self.scores.reset()
@@ -114,7 +134,7 @@ class ReconModule(pl.LightningModule):
         for row in results["volumes"]:
             if not all(math.isfinite(row[name]) for name in (*SCORES, "loss") if row[name] is not None):
                 split = self._datamodule().split if self.trainer.testing else "val"
-                name = self._datamodule().sets[split].source.volumes[row["volume"]].name
+                name = self._datamodule().sets[split].volume(row["volume"])[0].name
                 raise DivergedError(
                     f"the reconstruction of {name} is not finite: the model's weights are not sound. "
                     "Lower optimizer.lr, or use an earlier checkpoint"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mrirecon.data.masks import Masking, check_budget, contiguous_center, volume_seed
-from mrirecon.data.sample import apply_mask
+from mrirecon.data.sample import masked, normalise
 from mrirecon.data.sources import acquired_mask, effective_acceleration, image_size, joined_mask
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io.scan import Scan, ScanInfo
@@ -26,8 +26,8 @@ class Reconstruction:
 
     volume: Tensor
     zero_filled: Tensor
-    mask: np.ndarray  # bool (w)
-    acceleration: float  # acquirable columns per sampled column
+    mask: np.ndarray  # bool (1 w), or (h w) for a pattern in both directions
+    acceleration: float  # acquirable points per sampled point
 
 
 def choose_device(name: str) -> torch.device:
@@ -58,15 +58,18 @@ def reconstruct(
             f"{scan.info.path}: its image of {size[0]}x{size[1]} is smaller than the model's {min_size}x{min_size}"
         )
     model = model.to(device).eval()
-    masks = [torch.from_numpy(m)[None, None, None].to(device) for m in (mask, acs_mask)]
+    masks = [torch.from_numpy(m)[None, None].to(device) for m in (mask, acs_mask)]
+    needs_kspace = getattr(model, "needs_kspace", True)
     volumes: list[Tensor] = []
     baselines: list[Tensor] = []
     with torch.inference_mode():
         for kspace in torch.from_numpy(scan.kspace).split(batch_size):
-            masked, scale, _ = apply_mask(kspace.to(device), masks[0], size)
+            kspace = kspace.to(device)
+            image, scale, _ = normalise(zero_filled(kspace, masks[0], size))
+            sampled = masked(kspace, masks[0], scale) if needs_kspace else None
             scales = scale[:, None, None]
-            volumes.append((model(masked, *masks, size) * scales).cpu())
-            baselines.append((zero_filled(masked, size) * scales).cpu())
+            volumes.append((model(sampled, *masks, image) * scales).cpu())
+            baselines.append((image * scales).cpu())
     volume = _pad(torch.cat(volumes), scan.info.recon_size)
     if not torch.isfinite(volume).all():
         raise InputError(f"{scan.info.path}: the reconstruction is not finite; are the checkpoint's weights sound?")
@@ -76,7 +79,7 @@ def reconstruct(
 
 def _masks(scan: Scan, mask_func: Masking | None) -> tuple[np.ndarray, np.ndarray]:
     acquired, _ = acquired_mask(scan.info)
-    sampled = acquired & scan.kspace.any(axis=(0, 1, 2))
+    sampled = acquired & np.any(scan.kspace, axis=(0, 1, 2), keepdims=True)[0, 0]
     if scan.info.mask is None and sampled.sum() < acquired.sum():
         log.warning(
             "%s: has no mask, but %d of its %d columns are zero in every slice: these are taken as not sampled",
@@ -85,7 +88,7 @@ def _masks(scan: Scan, mask_func: Masking | None) -> tuple[np.ndarray, np.ndarra
         return sampled, contiguous_center(sampled)
     try:
         if scan.info.mask is None and mask_func is not None:
-            check_budget(mask_func, scan.info.kspace_size[1])
+            check_budget(mask_func, scan.info.kspace_size)
         return joined_mask(scan.info, mask_func, volume_seed(scan.info.name))
     except ConfigError as error:  # of this scan's width: others of the same call may suit
         raise InputError(f"{scan.info.path}: {error}") from error

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from mrirecon.build import instantiate, load_model
 from mrirecon.command import command, output_folder
+from mrirecon.data.masks import sampled_of
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import fastmri, formats
 from mrirecon.pictures import write_png
@@ -38,7 +39,7 @@ def main(cfg: DictConfig) -> int:
             continue
         write_png(output / f"{path.stem}.png", picture)
         fastmri.write_reconstruction(output / path.name, result.volume.numpy(), {"acceleration": result.acceleration})
-        sampled = f"{result.mask.sum()} of {len(result.mask)} columns, {result.acceleration:.2f}x"
+        sampled = f"{sampled_of(result.mask)}, {result.acceleration:.2f}x"
         print(f"{path.name}: slices {len(result.volume)}, {sampled} -> {output / path.name} and {path.stem}.png")
     if failed:
         log.error("%d of %d scans failed", failed, len(paths))

@@ -23,8 +23,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 ROOT = Path(__file__).resolve().parents[1]
 PHANTOM = [
-    "data.phantom.num_train=6", "data.phantom.num_val=2", "data.phantom.num_test=2", "data.phantom.num_slices=3",
-    "data.phantom.num_coils=2", "data.phantom.matrix_sizes=[[64,64],[72,80]]",
+    "data.writer.num_train=6", "data.phantom.num_val=2", "data.phantom.num_test=2", "data.phantom.num_slices=3",
+    "data.writer.num_coils=2", "data.phantom.matrix_sizes=[[64,64],[72,80]]",
 ]  # fmt: skip
 
 

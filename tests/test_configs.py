@@ -79,7 +79,7 @@ def test_the_weighted_sum_is_built_with_its_terms() -> None:
 
 # What Python fills in when the parts are put together, per group.
 BOUND = {
-    "data": {"mask", "split", "seed", "progress", "phantom"},
+    "data": {"mask", "split", "seed", "progress", "writer"},
     "mask": {"seed"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "num_steps", "num_epochs"},

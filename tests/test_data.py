@@ -22,7 +22,7 @@ from mrirecon.data.batches import ShapeBatches
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.masks import draw_mask, volume_seed
 from mrirecon.data.sample import Slice, undersample
-from mrirecon.data.sources import Draw, FastmriSource, MaskedSlices
+from mrirecon.data.sources import Draw, MaskedSlices, Source, effective_acceleration
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import fastmri
 from mrirecon.physics.zero_filled import zero_filled
@@ -61,7 +61,9 @@ def test_the_normalised_image_and_target_equal_fastmri_s_transform(
         kspace = f["kspace"][0]
         target = f[f"reconstruction_{'esc' if num_coils is None else 'rss'}"][0]
         expected = theirs(kspace, None, target, dict(f.attrs), path.name, 0)
-    image = zero_filled(sample.masked_kspace, (40, 40))[0] - sample.mean[0]
+    image = sample.zero_filled[0] - sample.mean[0]
+    again = zero_filled(sample.masked_kspace, sample.mask, (40, 40))
+    torch.testing.assert_close(again, sample.zero_filled, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(image.clamp(-6, 6), expected.image, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close((sample.target[0] - sample.mean[0]).clamp(-6, 6), expected.target, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(sample.scale[0], expected.std + 1e-11, atol=0, rtol=1e-5)
@@ -89,10 +91,10 @@ def test_an_all_zero_slice_stays_finite() -> None:
 
 def test_evaluation_masks_are_fastmri_s_for_the_volume_and_training_masks_follow_the_counter(folder: Path) -> None:
     data = ready(folder)
-    expected, _ = draw_mask(MASK, 36, volume_seed("v0.h5"))
+    expected, _ = draw_mask(MASK, (40, 36), volume_seed("v0.h5"))
     val = data.sets["val"]
     for epoch in (0, 3):
-        assert np.array_equal(val[Draw(1, epoch)].mask.squeeze().numpy(), expected)
+        assert np.array_equal(val[Draw(1, epoch)].mask.numpy()[0], expected)
     train = data.sets["train"]
     masks = {tuple(train[Draw(i, epoch)].mask.squeeze().tolist()) for i in (0, 1) for epoch in (0, 1, 2)}
     assert len(masks) == 6
@@ -113,6 +115,21 @@ def test_training_masks_do_not_depend_on_workers_or_batch_size(folder: Path) -> 
     assert one == masks(batch_size=3, num_workers=2)
 
 
+def test_evaluation_scores_every_volume_at_each_acceleration(folder: Path) -> None:
+    data = ready(folder, mask=RandomMaskFunc([0.08, 0.04], [4, 8]), batch_size=3)
+    val, train = data.sets["val"], data.sets["train"]
+    assert (list(val.masks), list(train.masks)) == (["4x", "8x"], [""])
+    found = {}
+    for batch in data.val_dataloader():
+        for number, slice_num, mask in zip(batch.volume.tolist(), batch.slice_num.tolist(), batch.mask, strict=True):
+            found[number, slice_num] = int(mask.sum())
+    assert len(found) == len(val) == 8
+    for (number, _), num_sampled in found.items():
+        info, name = val.volume(number)
+        assert num_sampled == draw_mask(val.masks[name], info.kspace_size, volume_seed(info.name))[0].sum()
+    assert {val.volume(number)[1] for number, _ in found} == {"4x", "8x"}
+
+
 def test_fixed_masks_are_those_of_the_first_epoch_in_every_epoch(folder: Path) -> None:
     free, fixed = (ready(folder, fixed_masks=value).sets["train"] for value in (False, True))
     for item in range(len(fixed)):
@@ -125,9 +142,9 @@ def test_a_scan_s_own_mask_is_kept(tmp_path: Path, volume: Volume) -> None:
     own = np.zeros(36, dtype=bool)
     own[[2, 9, 16, 17, 18, 19, 30]] = True
     info = fastmri.inspect(volume(tmp_path / "a.h5", mask=own))
-    mask, acs_mask = MaskedSlices(FastmriSource([info], [1.0]), MASK, None).masks(info, (0, 0, 0))
-    assert np.array_equal(mask, own)
-    assert np.flatnonzero(acs_mask).tolist() == [16, 17, 18, 19]
+    mask, acs_mask = MaskedSlices(Source([info], [1.0]), {"": MASK}, None).volume_mask(info, "")
+    assert np.array_equal(mask[0], own)
+    assert np.flatnonzero(acs_mask[0]).tolist() == [16, 17, 18, 19]
 
 
 def test_columns_outside_the_padding_are_in_no_mask(tmp_path: Path, volume: Volume) -> None:
@@ -142,11 +159,11 @@ def test_columns_outside_the_padding_are_in_no_mask(tmp_path: Path, volume: Volu
         f["ismrmrd_header"] = header
     info = fastmri.inspect(path)
     assert info.acquired == (6, 30)
-    dataset = MaskedSlices(FastmriSource([info], [1.0]), RandomMaskFunc([0.08], [2]), seed=0)
-    drawn = np.array([dataset.masks(info, (epoch, 0, 0))[0] for epoch in range(20)])
+    dataset = MaskedSlices(Source([info], [1.0]), {"": RandomMaskFunc([0.08], [2])}, seed=0)
+    drawn = np.array([dataset.mask("", 0, epoch)[0][0] for epoch in range(20)])
     assert drawn[:, :6].sum() == drawn[:, 30:].sum() == 0
     assert drawn[:, 6:30].any(axis=0).all()
-    assert dataset.acceleration(info) == pytest.approx(24 / dataset.masks(info, (0, 0, 0))[0].sum())
+    assert effective_acceleration(info, drawn[:1]) == pytest.approx(24 / drawn[0].sum())
 
 
 # --- batches -------------------------------------------------------------------------------------------------------
@@ -284,7 +301,7 @@ def test_a_mask_that_cannot_be_kept_is_refused_in_setup(folder: Path) -> None:
 
 def test_images_too_small_for_the_model_are_refused(folder: Path) -> None:
     with pytest.raises(InputError, match=r"40x36 is too small for the model, which needs at least 64x64"):
-        ready(folder).check_image_sizes(64)
+        ready(folder).check_model(64, needs_kspace=True)
 
 
 def test_a_missing_or_empty_split_is_refused(folder: Path) -> None:
@@ -513,4 +530,4 @@ def test_the_index_is_not_sent_to_workers(folder: Path) -> None:
     """What a worker is given is the dataset: it knows the descriptions, and no index."""
     data = ready(folder)
     assert b"mrirecon.data.index" not in pickle.dumps(data.sets["train"])
-    assert b"mrirecon.data.index" in pickle.dumps(data._indexes)
+    assert b"mrirecon.data.index" in pickle.dumps(data.volumes)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mrirecon.physics.coils import rss, sens_expand, sens_reduce
 from mrirecon.physics.crop import center_crop, cropped_size
 from mrirecon.physics.fft import fft2c, ifft1c, ifft2c
-from mrirecon.physics.zero_filled import zero_filled
+from mrirecon.physics.zero_filled import to_hybrid, zero_filled, zero_filled_hybrid
 
 SIZES = [(8, 8), (7, 8), (8, 7), (9, 5), (640, 368)]
 
@@ -85,7 +85,15 @@ def test_narrow_scans_are_cropped_to_a_square(
     assert cropped_size(image, target) == expected
 
 
-def test_zero_filled_is_fastmri_s_order_of_operations() -> None:
-    kspace = complex_normal(1, 4, 64, 40)
-    image = fastmri.complex_abs(transforms.complex_center_crop(fastmri.ifft2c(torch.view_as_real(kspace)), (32, 32)))
-    torch.testing.assert_close(zero_filled(kspace, (32, 32)), fastmri.rss(image, dim=1))
+@pytest.mark.parametrize("num_rows", [1, 0])
+@pytest.mark.parametrize("size", [(64, 40), (63, 41), (32, 31)])
+def test_zero_filled_is_fastmri_s_order_of_operations(size: tuple[int, int], num_rows: int) -> None:
+    kspace = complex_normal(2, 4, *size)
+    mask = torch.rand(2, 1, num_rows or size[0], size[1]) < 0.4
+    masked = torch.view_as_real(kspace * mask)
+    image = fastmri.complex_abs(transforms.complex_center_crop(fastmri.ifft2c(masked), (32, 31)))
+    expected = fastmri.rss(image, dim=1)
+    torch.testing.assert_close(zero_filled(kspace, mask, (32, 31)), expected)
+    if num_rows == 1:
+        hybrid = to_hybrid(kspace, 32)
+        torch.testing.assert_close(zero_filled_hybrid(hybrid, mask, 31), expected)

@@ -6,9 +6,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import default_collate
 
-from mrirecon.data.sample import Slice, undersample
-from mrirecon.data.sources import Draw, MaskedSlices
-from mrirecon.physics.zero_filled import zero_filled
+from mrirecon.data.sources import Draw, MaskedSlices, effective_acceleration
 from mrirecon.pictures import panels, row, sheet
 
 
@@ -27,27 +25,24 @@ class ImageLogger(pl.Callback):
             return
         dataset: MaskedSlices = trainer.datamodule.sets["val"]  # type: ignore[attr-defined]
         for item, name in _choose(dataset, self.num_images).items():
-            batch = undersample(_moved(default_collate([dataset[Draw(item, 0)]]), pl_module.device))
+            read = pl_module.transfer_batch_to_device(default_collate([dataset[Draw(item, 0)]]), pl_module.device, 0)
+            batch = pl_module.on_after_batch_transfer(read, 0)
             with trainer.precision_plugin.forward_context():
                 pred = pl_module(batch)[0]
-            size = (batch.target.shape[-2], batch.target.shape[-1])
-            images = panels(zero_filled(batch.masked_kspace, size)[0], pred, batch.target[0])
+            images = panels(batch.zero_filled[0], pred, batch.target[0])
             picture = sheet([row(images)], name)
             trainer.logger.experiment.add_image(f"val/{name}", picture[None], trainer.global_step)
 
 
-def _moved(batch: Slice, device: torch.device) -> Slice:
-    return Slice(*(tensor.to(device) for tensor in batch))
-
-
 def _choose(dataset: MaskedSlices, num_images: int) -> dict[int, str]:
     """Number in the data set -> caption, of the slices to show."""
-    volumes = dataset.source.volumes
-    numbers = set(np.linspace(0, len(volumes) - 1, min(num_images, len(volumes))).round().astype(int).tolist())
+    num_volumes = len(dataset.source.volumes) * len(dataset.masks)
+    numbers = set(np.linspace(0, num_volumes - 1, min(num_images, num_volumes)).round().astype(int).tolist())
     chosen = {}
     for item in range(len(dataset)):
-        info, volume, slice_num = dataset.source.where(item)
-        if volume in numbers and slice_num == info.num_slices // 2:
-            name = f"{dataset.source.label(info)} slice {slice_num}"
-            chosen[item] = f"{name}, {info.acquisition}, {dataset.acceleration(info):.2f}x"
+        mask_name, index = dataset.split(item)
+        info, volume, slice_num = dataset.source.where(index)
+        if dataset.number(mask_name, volume) in numbers and slice_num == info.num_slices // 2:
+            acceleration = effective_acceleration(info, dataset.volume_mask(info, mask_name)[0])
+            chosen[item] = f"{dataset.source.name(index)}, {info.acquisition}, {acceleration:.2f}x"
     return chosen

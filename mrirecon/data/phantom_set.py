@@ -112,23 +112,24 @@ class PhantomSet:
         files = {name: _size(path) for name, path in self._paths(Path(root)).items()}
         return files == manifest["files"] and None not in files.values()
 
-    def write(self, root: Path, progress: Callable[[int, int], None] | None = None) -> None:
+    def write(self, root: Path, progress: Callable[[int, int], None] | None = None) -> Path:
         """Writes what is missing of the set below `root`; `progress` gets (volumes done, volumes in total), from 0 on.
 
         Interrupted at any moment, it can be run again; of two processes the second waits, and finds the set complete.
-        Raises ConfigError where `root` holds anything else, which is never overwritten.
+        Raises ConfigError where `root` holds anything else, which is never overwritten. Gives `root`.
         """
         root = Path(root)
         if self.is_complete(root):
-            return
+            return root
         with _locked(root):
             if self.is_complete(root):
-                return
+                return root
             self._refuse_others(root)
             _write_json(root / _PARTIAL, {"parameters": self._parameters(), "files": {}})
             files = self._write_volumes(root, progress or (lambda done, total: None))
             _write_json(root / _MANIFEST, {"parameters": self._parameters(), "files": files})
             (root / _PARTIAL).unlink()
+        return root
 
     def _volume(self, split: str, number: int) -> Volume:
         rounds, contrast = divmod(number, len(phantom.ACQUISITIONS))
@@ -203,7 +204,8 @@ class PhantomSet:
         mask, attrs = None, None
         if volume.split == "test":
             mask_func = RandomMaskFunc([self.center_fraction], [self.acceleration])
-            mask, acs_mask = draw_mask(mask_func, volume.width, volume_seed(volume.file_name))
+            size = (2 * volume.recon_size, volume.width)
+            mask, acs_mask = (m[0] for m in draw_mask(mask_func, size, volume_seed(volume.file_name)))
             kspace = kspace * mask + np.complex64(0)  # the sum turns negative zeros positive, as fastMRI does
             attrs = {"acceleration": self.acceleration, "num_low_frequency": int(acs_mask.sum())}
         write_volume(

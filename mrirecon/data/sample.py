@@ -9,42 +9,60 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mrirecon.physics.zero_filled import zero_filled
+from mrirecon.physics.zero_filled import zero_filled, zero_filled_hybrid
 
 
 class Slice(NamedTuple):
     """One slice, or a batch of them, as read: k-space with everything that was acquired, and the mask to apply."""
 
     kspace: Tensor  # complex64 (b coil h w)
-    mask: Tensor  # bool (b 1 1 w)
-    acs_mask: Tensor  # bool (b 1 1 w), the fully sampled centre
+    mask: Tensor  # bool (b 1 1 w), or (b 1 h w) for a pattern in both directions
+    acs_mask: Tensor  # bool, as mask: the fully sampled centre
     target: Tensor  # float32 (b y x)
     data_range: Tensor  # float32 (b), maximum of the target volume
-    volume: Tensor  # int64 (b), index of the volume in its source
+    volume: Tensor  # int64 (b), index of the volume in its data set
     slice_num: Tensor  # int64 (b)
+
+
+class HybridSlice(Slice):
+    """A slice whose readout is an image already, cropped to the target's rows: `kspace` is (b coil y w).
+
+    Masks of columns only. It holds what a model of the image needs, in half the bytes and without the larger transform.
+    """
 
 
 class Sample(NamedTuple):
     """A batch for a model: `scale` and the zero-filled image's `mean` tell the way back to the units of the file."""
 
-    masked_kspace: Tensor  # complex64 (b coil h w)
-    mask: Tensor  # bool (b 1 1 w)
-    acs_mask: Tensor  # bool (b 1 1 w)
+    masked_kspace: Tensor | None  # complex64 (b coil h w); None for a model that does not ask for it
+    mask: Tensor  # bool (b 1 1 w) or (b 1 h w)
+    acs_mask: Tensor  # bool, as mask
+    zero_filled: Tensor  # float32 (b y x), of standard deviation 1
     target: Tensor  # float32 (b y x), unclamped
     data_range: Tensor  # float32 (b)
     scale: Tensor  # float32 (b), file units per unit
-    mean: Tensor  # float32 (b), mean of the zero-filled image
+    mean: Tensor  # float32 (b), of the zero-filled image
     volume: Tensor  # int64 (b)
     slice_num: Tensor  # int64 (b)
 
 
-def undersample(batch: Slice) -> Sample:
-    """Applies the mask and divides by the standard deviation of the zero-filled image."""
-    masked_kspace, scale, mean = apply_mask(batch.kspace, batch.mask, tuple(batch.target.shape[-2:]))
+def undersample(batch: Slice, needs_kspace: bool = True) -> Sample:
+    """Applies the mask and divides by the standard deviation of the zero-filled image.
+
+    needs_kspace: give the masked k-space, too. Raises ValueError where that is asked of hybrid slices.
+    """
+    if isinstance(batch, HybridSlice):
+        if needs_kspace:
+            raise ValueError("a HybridSlice holds no k-space of the whole readout: read it from the scan's own file")
+        image = zero_filled_hybrid(batch.kspace, batch.mask, batch.target.shape[-1])
+    else:
+        image = zero_filled(batch.kspace, batch.mask, (batch.target.shape[-2], batch.target.shape[-1]))
+    image, scale, mean = normalise(image)
     return Sample(
-        masked_kspace=masked_kspace,
+        masked_kspace=masked(batch.kspace, batch.mask, scale) if needs_kspace else None,
         mask=batch.mask,
         acs_mask=batch.acs_mask,
+        zero_filled=image,
         target=batch.target / scale[:, None, None],
         data_range=batch.data_range / scale,
         scale=scale,
@@ -54,16 +72,21 @@ def undersample(batch: Slice) -> Sample:
     )
 
 
-def apply_mask(kspace: Tensor, mask: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Masked k-space in normalised units, its scale, and its zero-filled mean.  (b coil h w) -> (b coil h w), (b), (b)
+def normalise(zero_filled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The image divided by its scale, the scale, and the mean of the result.  (b y x) -> (b y x), (b), (b)
 
-    The scale is the unbiased standard deviation of the zero-filled image cropped to `size`, plus fastMRI's 1e-11; it is
-    1 for an image without any variation, whose k-space then keeps its units.
+    The scale is the unbiased standard deviation plus fastMRI's 1e-11; it is 1 for an image without any variation.
     """
-    masked = kspace * mask + 0.0  # fastMRI's + 0.0: no negative zeros
-    image = zero_filled(masked, (size[0], size[1]))
-    std = image.std(dim=(-2, -1))
+    pixels = zero_filled.flatten(1)
+    mean = pixels.mean(dim=1)
+    # As `Tensor.std`, which takes three times as long.
+    std = torch.linalg.vector_norm(pixels - mean[:, None], dim=1) / max(1, pixels.shape[1] - 1) ** 0.5
     scale = torch.where(std > 0, std + 1e-11, 1.0)
+    return zero_filled / scale[:, None, None], scale, mean / scale
+
+
+def masked(kspace: Tensor, mask: Tensor, scale: Tensor) -> Tensor:
+    """Masked k-space in normalised units.  (b coil h w), (b 1 1|h w), (b) -> (b coil h w)"""
+    sampled = kspace * mask + 0.0  # fastMRI's + 0.0: no negative zeros
     # Real by real: a complex number divided by a real one takes torch several times as long.
-    normalised = torch.view_as_complex(torch.view_as_real(masked) / scale[:, None, None, None, None])
-    return normalised, scale, image.mean(dim=(-2, -1)) / scale
+    return torch.view_as_complex(torch.view_as_real(sampled) / scale[:, None, None, None, None])

@@ -1,8 +1,8 @@
-"""Where slices come from: `len(s)`, `s[i] -> Slice`, `s.shape(i)`, `s.name(i)`, and the mask drawn over a source."""
+"""Where slices come from: `len(s)`, `s[i] -> Slice`, `s.shape(i)`, `s.name(i)`, and the masks drawn over a source."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,18 +16,49 @@ from mrirecon.io.scan import ScanInfo
 from mrirecon.physics.crop import center_crop, cropped_size
 
 
-class FastmriSource:
-    """The slices of some volumes in the fastMRI layout; the mask of each is what was acquired.
+class Reader(Protocol):
+    """How the slices of a volume are read."""
+
+    slice_type: type[Slice]
+
+    def size(self, info: ScanInfo) -> tuple[int, int]:
+        """The last two axes of what is read as `kspace`."""
+
+    def read(self, info: ScanInfo, slice_num: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """One slice.  -> complex64 (coil h w), float32 (y x) or None where the scan has no target"""
+
+
+class FastmriReader:
+    """Reads k-space from files in the fastMRI layout."""
+
+    slice_type = Slice
+
+    def size(self, info: ScanInfo) -> tuple[int, int]:
+        """(h, w)"""
+        return info.kspace_size
+
+    def read(self, info: ScanInfo, slice_num: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """One slice, every value finite.  Raises InputError."""
+        return fastmri.read_slice(info, slice_num)
+
+
+class Source:
+    """The slices of some volumes; the mask of each is what was acquired.
 
     data_ranges: per volume, the maximum of its target volume. slices: the numbers, in the order of all slices, of those
     that take part; None is all.
     """
 
     def __init__(
-        self, volumes: Sequence[ScanInfo], data_ranges: Sequence[float], slices: Sequence[int] | None = None
+        self,
+        volumes: Sequence[ScanInfo],
+        data_ranges: Sequence[float],
+        slices: Sequence[int] | None = None,
+        reader: Reader | None = None,
     ) -> None:
         self.volumes = list(volumes)
         self.data_ranges = list(data_ranges)
+        self.reader: Reader = reader or FastmriReader()
         counts = [info.num_slices for info in self.volumes]
         self._volume = np.repeat(np.arange(len(counts)), counts)
         self._slice = np.concatenate([np.arange(count) for count in counts]) if counts else np.empty(0, dtype=int)
@@ -60,18 +91,18 @@ class FastmriSource:
     def shape(self, index: int) -> tuple[int, ...]:
         """What slices of one batch share: (coil, h, w, y, x)."""
         info, _, _ = self.where(index)
-        return info.num_coils, *info.kspace_size, *image_size(info)
+        return info.num_coils, *self.reader.size(info), *image_size(info)
 
     def __getitem__(self, index: int) -> Slice:
         info, volume, slice_num = self.where(index)
-        kspace, target = fastmri.read_slice(info, slice_num)
+        kspace, target = self.reader.read(info, slice_num)
         if target is None:
             raise InputError(f"{info.path}: has no target to train against or to score with")
         mask, acs_mask = acquired_mask(info)
-        return Slice(
+        return self.reader.slice_type(
             kspace=torch.from_numpy(kspace),
-            mask=torch.from_numpy(mask)[None, None],
-            acs_mask=torch.from_numpy(acs_mask)[None, None],
+            mask=torch.from_numpy(mask)[None],
+            acs_mask=torch.from_numpy(acs_mask)[None],
             target=center_crop(torch.from_numpy(target), image_size(info)),
             data_range=torch.tensor(self.data_ranges[volume], dtype=torch.float32),
             volume=torch.tensor(volume),
@@ -85,68 +116,102 @@ def image_size(info: ScanInfo) -> tuple[int, int]:
 
 
 def acquired_mask(info: ScanInfo) -> tuple[np.ndarray, np.ndarray]:
-    """The columns a scan acquired and the unbroken run of them in the middle.  -> bool (w), bool (w)"""
+    """The columns a scan acquired and the unbroken run of them in the middle.  -> bool (1 w), bool (1 w)"""
     left, right = info.acquired
-    columns = np.arange(info.kspace_size[1])
+    columns = np.arange(info.kspace_size[1])[None]
     mask = (columns >= left) & (columns < right)
     if info.mask is None:
         return mask, mask
     mask = mask & info.mask
     if info.num_low_frequency is None:
         return mask, contiguous_center(mask)
-    return mask, mask & center_mask(len(mask), info.num_low_frequency)
+    return mask, mask & center_mask(mask.shape[1], info.num_low_frequency)
 
 
 def joined_mask(info: ScanInfo, mask_func: Masking | None, seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """A drawn mask joined with what was acquired, and its centre; a scan's own mask is kept.  -> bool (w), bool (w)"""
+    """A drawn mask joined with what was acquired, and its centre; a scan's own mask is kept.
+
+    -> bool (1|h w), bool (1|h w)
+    """
     acquired, center = acquired_mask(info)
     if info.mask is not None or mask_func is None:
         return acquired, center
-    mask, acs_mask = draw_mask(mask_func, info.kspace_size[1], seed)
+    mask, acs_mask = draw_mask(mask_func, info.kspace_size, seed)
     return mask & acquired, acs_mask & acquired
 
 
 def effective_acceleration(info: ScanInfo, mask: np.ndarray) -> float:
-    """Columns that could be acquired per column sampled.  bool (w)"""
+    """Points that could be acquired per point sampled.  bool (1|h w)"""
     left, right = info.acquired
-    return (right - left) / max(1, int(mask.sum()))
+    return len(mask) * (right - left) / max(1, int(mask.sum()))
 
 
 class Draw(NamedTuple):
     """One slice to read, and the epoch its mask is drawn for."""
 
-    item: int  # of the source
+    item: int  # of the data set
     epoch: int
 
 
 class MaskedSlices(Dataset[Slice]):
     """A source with a mask drawn over every fully sampled slice; a scan that brings its own mask keeps it.
 
+    masks: under each name a mask that every volume is given, so that a volume is there once for each; one mask has the
+    name "". A `volume` of this data set is a volume under one of its masks.
     seed: None draws one mask per volume from its name, the same in every epoch and everywhere, as evaluation needs;
     a number draws a new one for every (seed, epoch, volume, slice), whatever the order, workers or ranks.
     fixed: the epoch does not count, so that a slice has one mask for the whole training.
     """
 
-    def __init__(self, source: FastmriSource, mask_func: Masking | None, seed: int | None, fixed: bool = False) -> None:
+    def __init__(
+        self, source: Source, masks: Mapping[str, Masking | None], seed: int | None, fixed: bool = False
+    ) -> None:
         self.source = source
-        self.mask_func = mask_func
+        self.masks = dict(masks)
         self.seed = seed
         self.fixed = fixed
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.source) * len(self.masks)
 
     def __getitem__(self, draw: Draw) -> Slice:
-        read = self.source[draw.item]
-        info, volume, slice_num = self.source.where(draw.item)
-        mask, acs_mask = self.masks(info, (0 if self.fixed else draw.epoch, volume, slice_num))
-        return read._replace(mask=torch.from_numpy(mask)[None, None], acs_mask=torch.from_numpy(acs_mask)[None, None])
+        name, item = self.split(draw.item)
+        read = self.source[item]
+        mask, acs_mask = self.mask(name, item, draw.epoch)
+        number = self.number(name, int(read.volume))
+        return read._replace(
+            mask=torch.from_numpy(mask)[None],
+            acs_mask=torch.from_numpy(acs_mask)[None],
+            volume=torch.tensor(number),
+        )
 
-    def masks(self, info: ScanInfo, counter: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """The mask of a slice, joined with what was acquired, and its centre.  -> bool (w), bool (w)"""
-        return joined_mask(info, self.mask_func, volume_seed(info.name) if self.seed is None else (self.seed, *counter))
+    def split(self, item: int) -> tuple[str, int]:
+        """The mask's name and the slice of the source that an item is."""
+        return list(self.masks)[item // len(self.source)], item % len(self.source)
 
-    def acceleration(self, info: ScanInfo) -> float:
-        """The effective acceleration of a volume whose mask is drawn from its name."""
-        mask, _ = self.masks(info, (0, 0, 0))
-        return effective_acceleration(info, mask)
+    def number(self, name: str, volume: int) -> int:
+        """The number here of a volume of the source under a mask."""
+        return list(self.masks).index(name) * len(self.source.volumes) + volume
+
+    def volume(self, number: int) -> tuple[ScanInfo, str]:
+        """The volume and the name of its mask."""
+        volumes = self.source.volumes
+        return volumes[number % len(volumes)], list(self.masks)[number // len(volumes)]
+
+    def shape(self, item: int) -> tuple[int, ...]:
+        """What items of one batch share."""
+        return self.source.shape(self.split(item)[1])
+
+    def mask(self, name: str, item: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The mask of a slice of the source, joined with what was acquired, and its centre.
+
+        -> bool (1|h w), bool (1|h w)
+        """
+        info, volume, slice_num = self.source.where(item)
+        if self.seed is None:
+            return self.volume_mask(info, name)
+        return joined_mask(info, self.masks[name], (self.seed, 0 if self.fixed else epoch, volume, slice_num))
+
+    def volume_mask(self, info: ScanInfo, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The mask of a volume that is drawn from its name, and its centre.  -> bool (1|h w), bool (1|h w)"""
+        return joined_mask(info, self.masks[name], volume_seed(info.name))

@@ -10,9 +10,11 @@ _MAX_BYTES = 1 << 24
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """The mask of a `.npy` file: one number or boolean per column, what is not zero is sampled.  -> bool (w)
+    """The mask of a `.npy` file, a number or boolean per column or per point: what is not zero is sampled.
 
-    Raises ConfigError where the file is missing, no array of one axis, not finite, or samples nothing.
+    -> bool (w) or bool (h w)
+
+    Raises ConfigError where the file is missing, no array of one or two axes, not finite, or samples nothing.
     """
     if not path.is_file():
         raise ConfigError(f"mask.path={path}: there is no such file")
@@ -22,11 +24,11 @@ def read_mask(path: Path) -> np.ndarray:
         values = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ConfigError(f"mask.path={path}: expected an array written by numpy.save ({error})") from error
-    if values.ndim != 1 or values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+    if values.ndim not in (1, 2) or values.dtype.kind not in "biuf" or not np.isfinite(values).all():
         raise ConfigError(
-            f"mask.path={path}: expected one finite number per column, (w,), but it has shape {values.shape} "
-            f"and type {values.dtype}"
+            f"mask.path={path}: expected a finite number per column, (w,), or per point, (h, w), but it has shape "
+            f"{values.shape} and type {values.dtype}"
         )
     if not values.any():
-        raise ConfigError(f"mask.path={path}: samples no column")
+        raise ConfigError(f"mask.path={path}: samples nothing")
     return values != 0

@@ -1,6 +1,7 @@
 """Scores per volume, as fastMRI defines them: sums per slice on the device, formulas per volume over all ranks."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ class VolumeScores(Metric):
             raise InputError("there is nothing to score: no slice was evaluated; check that the data set is not empty")
         groups = np.split(table, np.flatnonzero(np.diff(table["volume"])) + 1)
         volumes = [_volume_scores(group) for group in groups]
-        means = {score: _mean([v[score] for v in volumes if v[score] is not None]) for score in SCORES}
+        means = {score: mean_score(volumes, score) for score in SCORES}
         return {
             **means,
             "loss": _mean_loss(table),
@@ -170,6 +171,11 @@ def _undefined(slices: np.ndarray) -> dict[str, str]:
     if not np.any(slices["squared_error"]):
         reasons.setdefault("psnr", "pred and target are equal: the ratio is infinite")
     return reasons
+
+
+def mean_score(volumes: Sequence[Mapping[str, Any]], score: str) -> float | None:
+    """The mean of a score over the volumes that have it; None where none does."""
+    return _mean([volume[score] for volume in volumes if volume[score] is not None])
 
 
 def _mean(values: Any) -> float | None:

@@ -1,0 +1,39 @@
+"""Writes the short form of a data set, once: python scripts/prepare_data.py data.root=DIR output=DIR"""
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich import filesize
+
+from mrirecon.callbacks.progress import CountProgress
+from mrirecon.command import command
+from mrirecon.errors import ConfigError
+from mrirecon.inspection import CHALLENGES
+from mrirecon.preparation import Preparation
+
+log = logging.getLogger(__name__)
+
+
+@command("prepare_data")
+def main(cfg: DictConfig) -> int:
+    if cfg.data.challenge not in (*CHALLENGES, "all"):
+        raise ConfigError(f"data.challenge={cfg.data.challenge}: expected one of {', '.join(CHALLENGES)}, all")
+    root, output = Path(cfg.data.root), Path(cfg.output)
+    report = Preparation(root, output, cfg.data.challenge, cfg.precision, cfg.num_workers, CountProgress()).run()
+
+    for message in report.bad:
+        log.error("error: %s", message)
+    volumes = report.manifest.volumes.values()
+    size = filesize.decimal(sum(volume.size for volume in volumes))
+    print(f"{output}: {len(volumes)} volumes, {size}: {report.num_written} written, {report.num_kept} were there")
+    if report.without_target:
+        print(f"{report.without_target} volumes without a target are left out; reconstruct.py reads them as they are")
+    if cfg.precision == "half":
+        print(f"Half precision changes no image by more than {max(v.error for v in volumes):.1e} of its norm")
+    print(f"\nTrain on it: python scripts/train.py data=... data.prepared={output}")
+    return 0 if not report.bad else 4
+
+
+if __name__ == "__main__":
+    main()
