@@ -51,15 +51,16 @@ def simulate_from_images(
     snr: mean of the images inside the object over `noise_std`, the standard deviation of the real and of the imaginary
     part of the noise in a pixel of a coil image; the transform is orthonormal, so in a sample of k-space as well.
     """
-    h, w = size = (images.shape[-2], images.shape[-1]) if matrix is None else matrix
     noise_std = float(images[images > level].mean()) / snr
-    phase = image_phase((images.shape[-2], images.shape[-1]), z, generator)
+    whole = (images.shape[-2], images.shape[-1])
+    h, w = size = matrix or whole
+    phase = image_phase(whole, z, generator)
     loops = draw_loops(num_coils, generator)
     kspace = torch.empty(len(images), num_coils, h, w, dtype=torch.complex64)
     target = torch.empty(len(images), h, w)
     # Slice by slice: the coil images of a whole volume in several copies would not fit everywhere.
     for i, image in enumerate(images):
-        coil_images = torch.polar(image, phase[i]) * unit_sens_maps(loops, phase[i].shape, z[i : i + 1])[0]
+        coil_images = torch.polar(image, phase[i]) * unit_sens_maps(loops, whole, z[i : i + 1])[0]
         noise = torch.view_as_complex(torch.randn(num_coils, h, w, 2, generator=generator))
         kspace[i] = sample(coil_images, size) + noise_std * noise
         target[i] = rss(ifft2c(kspace[i]))
