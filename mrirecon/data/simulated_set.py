@@ -109,13 +109,13 @@ class SimulatedSet:
         ConfigError where the folder holds anything else, which is never overwritten.
         """
         root, count = Path(root), progress or (lambda done, total: None)
-        paths = images.list_files(root)
+        paths, num_ignored = images.list_files(root)
         written = self._written(root, paths)
         num_steps = 0
 
         def plan() -> Plan:
             nonlocal num_steps
-            sources, num_ignored = images.find(root, paths)
+            sources = images.find(root, paths)
             if num_ignored:
                 log.info("%s: %d other files ignored", root, num_ignored)
             num_steps = len(sources)
@@ -173,7 +173,7 @@ class SimulatedSet:
             "left_out": left_out,
             "warnings": warnings,
         }
-        jobs = [self._job(folder, split, item) for split, items in chosen.items() for item in items]
+        jobs = [self._job(folder, item, [s for s in SPLITS if item.source.subject in splits[s]]) for item in looked]
         num_empty = sum(item.num_empty for item in looked)
         log.info("%d volumes of %d subjects; %d slices of air are left out", len(looked), len(subjects), num_empty)
         return Plan(jobs, record)
@@ -215,9 +215,9 @@ class SimulatedSet:
 
     # Writing
 
-    def _job(self, folder: Path, split: str, item: Looked) -> Job:
+    def _job(self, folder: Path, item: Looked, splits: Sequence[str]) -> Job:
         coils = ("multicoil", "singlecoil") if self.num_coils == 1 else ("multicoil",)
-        paths = [folder / f"{kind}_{split}" / item.file_name for kind in coils]
+        paths = [folder / f"{kind}_{split}" / item.file_name for split in splits for kind in coils]
         return Job(paths, lambda: self._write_volume(paths, item))
 
     def _write_volume(self, paths: Sequence[Path], item: Looked) -> None:
@@ -249,7 +249,7 @@ def choose_slices(filled: Sequence[int] | np.ndarray, num_slices: int | None) ->
     if num_slices is None or num_slices >= len(filled):
         return tuple(int(i) for i in filled)
     middle = max(num_slices, round(_MIDDLE * len(filled)))
-    first = (len(filled) - middle) // 2
+    first = (len(filled) - middle) / 2
     places = first + (np.arange(num_slices) + 0.5) * middle / num_slices
     return tuple(int(filled[int(place)]) for place in places)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from mrirecon.errors import InputError
 from mrirecon.io.image_volume import ImageVolume, image_volume, need_memory, need_voxels
@@ -60,18 +60,16 @@ class _Frame(NamedTuple):
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file has DICOM's signature and is no DICOMDIR; the name does not matter."""
+    """Whether a file has DICOM's signature, or cannot be opened to tell; the name does not matter."""
     try:
         with path.open("rb") as file:
-            if file.read(132)[128:] != b"DICM":
-                return False
-        return read_file_meta_info(path).get("MediaStorageSOPClassUID") != MediaStorageDirectoryStorage
-    except _BROKEN:
-        return True  # the signature is there: what is wrong with the file is told when it is read
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return True  # what is wrong with it is told when it is read
 
 
 def describe(path: Path) -> Description | None:
-    """The series that a file belongs to, None where it holds no image (a report, say).  Raises InputError."""
+    """The series that a file belongs to, None where it holds no image (a report, a DICOMDIR).  Raises InputError."""
     with _clear_errors(path):
         dataset = _dataset(path, stop_before_pixels=True, specific_tags=_DESCRIPTION)
         if "Rows" not in dataset:
@@ -155,10 +153,12 @@ def _frame(path: Path, dataset: Dataset, i: int, values: np.ndarray) -> _Frame:
         default if found[key] is None else float(found[key])
         for key, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
     )
+    with np.errstate(over="ignore"):  # what is too large for a float becomes Inf, and is refused as such
+        scaled = (values * slope + intercept).astype(np.float32)
     direction = np.array(found["ImageOrientationPatient"], np.float64).reshape(2, 3)
     between_rows, between_columns = (float(number) for number in found["PixelSpacing"])
     return _Frame(
-        (values * slope + intercept).astype(np.float32),
+        scaled,
         np.array(found["ImagePositionPatient"], np.float64).reshape(3),
         direction[0],
         direction[1],

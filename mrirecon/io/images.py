@@ -21,35 +21,45 @@ class ImageSource(NamedTuple):
     read: Callable[[str], ImageVolume]  # slice_axis -> volume
 
 
-def list_files(root: Path) -> list[Path]:
-    """The file itself, or all files below a folder but hidden ones, sorted.  Raises InputError where there are none."""
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
+def list_files(root: Path) -> tuple[list[Path], int]:
+    """The file itself, or all NIfTI and DICOM files below a folder, sorted, and how many other files it has.
+
+    Hidden files count as others.  Raises InputError where there is no image.
+    """
+    if not root.exists():
         raise InputError(f"{root}: {_EXPECTED}, but nothing is there. Correct data.root")
-    below = (path for path in root.rglob("*") if not any(part[0] == "." for part in path.relative_to(root).parts))
-    paths = sorted(path for path in below if path.is_file())
-    if not paths:
-        raise InputError(f"{root}: {_EXPECTED}, but there are no files in it. Correct data.root")
-    return paths
+    paths = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
+    found = [path for path in paths if not _is_hidden(root, path) and (nifti.is_nifti(path) or dicom.is_dicom(path))]
+    if not found:
+        raise InputError(f"{root}: {_EXPECTED}, but none of its {len(paths)} files is one. Correct data.root")
+    return found, len(paths) - len(found)
 
 
-def find(root: Path, paths: Sequence[Path]) -> tuple[list[ImageSource], int]:
-    """The volumes among some files of a folder, by name, and how many files are none.  Raises InputError."""
+def find(root: Path, paths: Sequence[Path]) -> list[ImageSource]:
+    """The volumes that some files of a folder make, by name.  Raises InputError where they hold no image."""
     base = root.parent if root.is_file() else root
-    volumes = [path for path in paths if nifti.is_nifti(path)]
-    others = [path for path in paths if not nifti.is_nifti(path)]
-    sources = [_nifti_source(base, path) for path in volumes]
+    sources = [_nifti_source(base, path) for path in paths if nifti.is_nifti(path)]
     series: dict[tuple[Path, dicom.Description], list[Path]] = {}
-    for path in others:
-        description = dicom.describe(path) if dicom.is_dicom(path) else None
+    for path in paths:
+        description = None if nifti.is_nifti(path) else _describe(path)
         if description is not None:
             series.setdefault((path.parent, description), []).append(path)
     sources += _dicom_sources(base, series)
     if not sources:
-        raise InputError(f"{root}: {_EXPECTED}, but none of its {len(paths)} files is one. Correct data.root")
-    num_used = len(volumes) + sum(map(len, series.values()))
-    return sorted(sources, key=lambda source: source.name), len(paths) - num_used
+        raise InputError(f"{root}: {_EXPECTED}, but its {len(paths)} DICOM files hold no image. Correct data.root")
+    return sorted(sources, key=lambda source: source.name)
+
+
+def _is_hidden(root: Path, path: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _describe(path: Path) -> dicom.Description | None:
+    """A file that cannot be read is a series of its own, so that it can be refused, or left out, as one."""
+    try:
+        return dicom.describe(path)
+    except InputError:
+        return dicom.Description(path.name, "", "")
 
 
 def _nifti_source(base: Path, path: Path) -> ImageSource:

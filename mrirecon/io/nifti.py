@@ -4,6 +4,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,7 +21,8 @@ ENDINGS = (".nii", ".nii.gz")
 
 # Deflate cannot shrink bytes more than 1032 times.
 _MAX_RATIO = 1100
-_HEADERS = {b"n+1\0": (344, 348, nibabel.Nifti1Header), b"n+2\0": (4, 540, nibabel.Nifti2Header)}
+_VERSIONS = {b"n+1\0": (344, 348, nibabel.Nifti1Image), b"n+2\0": (4, 540, nibabel.Nifti2Image)}
+_CHUNK = 1 << 22
 _MAX_HEADER = 1 << 24  # header and extensions: what lies before the values
 # All that nibabel and what it reads with raise on broken files.
 _BROKEN = (
@@ -39,28 +41,30 @@ def read(path: Path, slice_axis: str) -> ImageVolume:
 
     Raises InputError.
     """
-    with _clear_errors(path):
-        shape = _need_sound_header(path)
-        image = nibabel.load(path)
+    with _clear_errors(path), _open(path) as file:
+        shape, kind = _need_sound_header(path, file)
+        file.seek(0)
+        image = kind.from_stream(file)
         first = (slice(None),) * 3 + (0,) * (len(shape) - 3)
-        values = np.asarray(image.dataobj[first])  # type: ignore[attr-defined]
-        affine = np.asarray(image.affine, np.float64)  # type: ignore[attr-defined]
+        values = np.asarray(image.dataobj[first])
+        affine = np.asarray(image.affine, np.float64)
+        _need_sound_end(
+            path, file, 2 * _MAX_HEADER + int(np.prod(shape, dtype=np.int64)) * image.get_data_dtype().itemsize
+        )
     num_volumes = int(np.prod(shape[3:]))
     notes = [f"holds {num_volumes} volumes of shape {shape[:3]}: the first is used"] if num_volumes > 1 else []
     return image_volume(path, values, affine, slice_axis, notes)
 
 
-def _need_sound_header(path: Path) -> tuple[int, ...]:
-    """The shape, once the header proved sound: nibabel reads and allocates whatever it claims."""
-    compressed = path.name.lower().endswith(".gz")
-    with (gzip.open if compressed else open)(path, "rb") as file:
-        raw = file.read(540)
+def _need_sound_header(path: Path, file: BufferedIOBase) -> tuple[tuple[int, ...], type[nibabel.Nifti1Image]]:
+    """The shape and the version, once the header proved sound: nibabel reads and allocates whatever it claims."""
+    raw = file.read(540)
     # The signature of NIfTI-2 comes first in the file, that of NIfTI-1 last in its header.
-    found = next((row for magic, row in _HEADERS.items() if raw[row[0] : row[0] + 4] == magic), None)
+    found = next((row for magic, row in _VERSIONS.items() if raw[row[0] : row[0] + 4] == magic), None)
     if found is None:
         _refuse(path, "a NIfTI file (n+1 or n+2)", "it has no such signature", "Convert it to .nii or .nii.gz")
     _, length, kind = found
-    header = kind(raw[:length])
+    header = kind.header_class(raw[:length])
     shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), int(header.get_data_offset())
     if dtype.kind not in "iuf":
         kinds = {"c": "complex numbers", "V": "colours (RGB)"}
@@ -71,9 +75,25 @@ def _need_sound_header(path: Path) -> tuple[int, ...]:
     if not length <= offset <= _MAX_HEADER:
         _refuse(path, f"values after {length} to {_MAX_HEADER} bytes", f"they begin at {offset}", "Convert it again")
     size = path.stat().st_size
-    need_voxels(path, shape, dtype.itemsize, size if compressed else max(size - offset, 0), _MAX_RATIO**compressed)
+    stored, ratio = (size, _MAX_RATIO) if _is_compressed(path) else (max(size - offset, 0), 1)
+    need_voxels(path, shape, dtype.itemsize, stored, ratio)
     need_memory(path, int(np.prod(shape[:3], dtype=np.int64)))
-    return tuple(int(axis) for axis in shape)
+    return tuple(int(axis) for axis in shape), kind
+
+
+def _need_sound_end(path: Path, file: BufferedIOBase, most: int) -> None:
+    """Reads a compressed file to its end, where its checksum is compared: nibabel stops at the last value."""
+    while _is_compressed(path) and file.read(_CHUNK):
+        if file.tell() > most:
+            _refuse(path, f"at most {most} bytes", "it unpacks to more", "Convert it again")
+
+
+def _is_compressed(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
+
+
+def _open(path: Path) -> BufferedIOBase:
+    return gzip.open(path, "rb") if _is_compressed(path) else path.open("rb")
 
 
 def _refuse(path: Path, expected: str, came: str, cure: str) -> NoReturn:
