@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.index import Index
-from mrirecon.data.simulated_set import SimulatedSet, choose_slices, file_names, split_subjects
+from mrirecon.data.simulated_set import SimulatedSet, choose_slices
+from mrirecon.data.subjects import file_names, split_subjects
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import fastmri, nifti
 from mrirecon.physics.coils import rss
@@ -268,7 +269,7 @@ def test_the_default_folder_is_named_by_images_and_settings(one, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     first = settings().write(one)
     assert re.fullmatch(r"data/simulated/one\.nii-[0-9a-f]{12}", first.as_posix())
-    assert settings().write(one) == first
+    assert settings().write(one) == settings().folder(one) == first
     assert settings(snr=31.0).write(one) != first
     save(one, ball(5))
     assert settings().write(one) != first

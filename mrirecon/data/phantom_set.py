@@ -98,6 +98,10 @@ class PhantomSet:
         """Whether `root` holds this very set, whole: its manifest says so, and every file has its size."""
         return self._written(root).is_complete(self._names(root))
 
+    def folder(self, root: Path) -> Path:
+        """Where the set lies, written or not."""
+        return Path(root)
+
     def write(self, root: Path, progress: Count | None = None) -> Path:
         """Writes what is missing of the set below `root`, and returns it; `progress` gets (volumes done, in total).
 

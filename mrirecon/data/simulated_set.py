@@ -3,16 +3,15 @@
 import json
 import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from mrirecon.data.subjects import digest, file_names, plain, split_subjects
 from mrirecon.data.written_set import SPLITS, Count, Job, Plan, WrittenSet
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import images
@@ -101,6 +100,11 @@ class SimulatedSet:
         _expect(total < 1, "val_fraction", "less than 1 together with test_fraction", total)
         _expect(self.on_bad_image in ("error", "skip"), "on_bad_image", "error or skip", self.on_bad_image)
 
+    def folder(self, root: Path) -> Path:
+        """Where the set made from the images below `root` lies, written or not: known to every process."""
+        root = Path(root)
+        return self._written(root, images.list_files(root)[0]).root
+
     def write(self, root: Path, progress: Count | None = None) -> Path:
         """Writes what is missing of the set made from the images below `root`, or from that file; the folder of it.
 
@@ -138,15 +142,15 @@ class SimulatedSet:
             matrix=matrix,
             num_coils=self.num_coils,
             snr=self.snr,
-            generator=volume_generator(self.seed, int(_digest(source.name), 16)),
+            generator=volume_generator(self.seed, int(digest(source.name), 16)),
         )
 
     def _written(self, root: Path, paths: Sequence[Path]) -> WrittenSet:
         base = root.parent if root.is_file() else root
         stats = [(path.relative_to(base).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
         settings = {key: value for key, value in asdict(self).items() if key != "output"}
-        parameters = json.loads(json.dumps({"version": VERSION, **settings, "images": _digest(stats)}))
-        folder = Path("data/simulated") / f"{_plain(root.resolve().name)}-{_digest(parameters)}"
+        parameters = json.loads(json.dumps({"version": VERSION, **settings, "images": digest(stats)}))
+        folder = Path("data/simulated") / f"{plain(root.resolve().name)}-{digest(parameters)}"
         return WrittenSet(
             root=Path(self.output) if self.output else folder,
             kind="simulated",
@@ -229,7 +233,7 @@ class SimulatedSet:
                 kspace.numpy() if multi else kspace[:, 0].numpy(),
                 {"reconstruction_rss" if multi else "reconstruction_esc": target.numpy()},
                 acquisition=self.acquisition or item.source.label or "SIM",
-                patient_id=f"simulated-{_digest(item.source.subject)}",  # a digest: it may be the name of a patient
+                patient_id=f"simulated-{digest(item.source.subject)}",  # a digest: it may be the name of a patient
                 recon_size=(target.shape[-2], target.shape[-1]),
                 extra_attrs=self._attrs(item),
             )
@@ -254,33 +258,6 @@ def choose_slices(filled: Sequence[int] | np.ndarray, num_slices: int | None) ->
     return tuple(int(filled[int(place)]) for place in places)
 
 
-def split_subjects(
-    subjects: Sequence[str], val_fraction: float, test_fraction: float, seed: int
-) -> dict[str, set[str]]:
-    """The subjects of each split, none in two of them; one or two subjects are all in all of them.
-
-    The order in which they are dealt is that of a digest, so that it is the same on every machine.
-    """
-    if len(subjects) < 3:
-        parts = zip(SPLITS, (1.0, val_fraction, test_fraction), strict=True)
-        return {split: set(subjects) if fraction else set() for split, fraction in parts}
-    dealt = sorted(subjects, key=lambda subject: _digest([seed, subject]))
-    num_val = min(max(1, round(val_fraction * len(dealt))), len(dealt) - 2) if val_fraction else 0
-    num_test = min(max(1, round(test_fraction * len(dealt))), len(dealt) - 1 - num_val) if test_fraction else 0
-    val, test, train = np.split(np.array(dealt, object), [num_val, num_val + num_test])
-    return {"train": set(train), "val": set(val), "test": set(test)}
-
-
-def file_names(names: Sequence[str]) -> list[str]:
-    """A file name for each source, plain and of its own: the mask of a scan is drawn from it."""
-    plain = [_plain(re.sub(r"(?i)\.(nii|nii\.gz|dcm|ima)$", "", name)) for name in names]
-    lowered = [name.lower() for name in plain]  # some file systems do not tell cases apart
-    pairs = zip(plain, names, strict=True)
-    return [
-        f"{short}-{_digest(name)}.h5" if lowered.count(short.lower()) > 1 else f"{short}.h5" for short, name in pairs
-    ]
-
-
 def _positions(volume: ImageVolume, slices: Sequence[int]) -> torch.Tensor:
     """Where the slices lie along the coils' axis, in halves of the field of view, the middle slice in the middle."""
     num_slices, y, x = volume.values.shape
@@ -288,15 +265,6 @@ def _positions(volume: ImageVolume, slices: Sequence[int]) -> torch.Tensor:
     half_view = (y * along_y + x * along_x) / 4
     centred = torch.tensor(list(slices), dtype=torch.float32) - (num_slices - 1) / 2
     return centred * (across / half_view) + _COIL_MIDDLE
-
-
-def _plain(name: str) -> str:
-    """A name without what some file system or shell minds, and not hidden; of a long one the end."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[-120:].lstrip(".-_") or "images"
-
-
-def _digest(content: Any) -> str:
-    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _expect(good: bool, name: str, expected: str, came: object) -> None:
