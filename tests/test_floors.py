@@ -23,6 +23,8 @@ ALLOWED = {
     "hydra": ("build.py", "command.py"),
     "omegaconf": ("build.py", "command.py"),
     "defusedxml": ("io/",),
+    "nibabel": ("io/",),
+    "pydicom": ("io/",),
 }  # fmt: skip
 FORBIDDEN = {"io/": {"torch", "pytorch_lightning"}, "physics/": {"h5py", "numpy.lib.npyio"}}
 SIBLINGS_OF_NO_KIND = {("models", "data"), ("data", "models")}

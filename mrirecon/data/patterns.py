@@ -128,7 +128,7 @@ _STEPS, _ENOUGH = 10, 1.02
 
 
 def _discs(size: tuple[int, int], center: np.ndarray, slope: float, seed: int) -> np.ndarray:
-    """Discs with a radius of 1 in the box and 1 + slope * r outside, r from its edge to that of k-space.  -> bool (h w)"""
+    """Discs of radius 1 + slope * r, where r grows from 0 in the box to 1 at the edge of k-space.  -> bool (h w)"""
     (h, w), (rows, cols) = size, (center.any(axis=1).sum(), center.any(axis=0).sum())
     y, x = (
         np.maximum(np.abs(np.arange(n) - n / 2) - m / 2, 0) / max(1, n / 2 - m / 2) for n, m in ((h, rows), (w, cols))

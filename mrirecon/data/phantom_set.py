@@ -1,34 +1,24 @@
 """The phantom data set: simulated heads, written once in the fastMRI layout, read by what reads fastMRI."""
 
-import fcntl
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from fastmri.data.subsample import RandomMaskFunc
 
 from mrirecon.data.masks import draw_mask, volume_seed
+from mrirecon.data.written_set import COILS, SPLITS, Count, Job, Plan, WrittenSet
 from mrirecon.errors import ConfigError
-from mrirecon.io.atomic import replacing
 from mrirecon.io.fastmri import write_volume
 from mrirecon.physics import phantom
 from mrirecon.physics.crop import center_crop
 from mrirecon.physics.fft import ifft2c
 
-SPLITS = ("train", "val", "test")
-COILS = ("multicoil", "singlecoil")
-
 VERSION = 1
 """Raise it when the same parameters give other numbers: older folders are then refused, not used."""
-
-_MANIFEST, _PARTIAL, _LOCK = "phantom.json", "phantom.partial.json", ".phantom.lock"
 
 
 class Volume(NamedTuple):
@@ -106,30 +96,36 @@ class PhantomSet:
 
     def is_complete(self, root: Path) -> bool:
         """Whether `root` holds this very set, whole: its manifest says so, and every file has its size."""
-        manifest = _read_json(Path(root) / _MANIFEST)
-        if manifest is None or manifest["parameters"] != self._parameters():
-            return False
-        files = {name: _size(path) for name, path in self._paths(Path(root)).items()}
-        return files == manifest["files"] and None not in files.values()
+        return self._written(root).is_complete(self._names(root))
 
-    def write(self, root: Path, progress: Callable[[int, int], None] | None = None) -> Path:
-        """Writes what is missing of the set below `root`; `progress` gets (volumes done, volumes in total), from 0 on.
+    def folder(self, root: Path) -> Path:
+        """Where the set lies, written or not."""
+        return Path(root)
+
+    def write(self, root: Path, progress: Count | None = None) -> Path:
+        """Writes what is missing of the set below `root`, and returns it; `progress` gets (volumes done, in total).
 
         Interrupted at any moment, it can be run again; of two processes the second waits, and finds the set complete.
-        Raises ConfigError where `root` holds anything else, which is never overwritten. Gives `root`.
+        Raises ConfigError where `root` holds anything else, which is never overwritten.
         """
         root = Path(root)
-        if self.is_complete(root):
-            return root
-        with _locked(root):
-            if self.is_complete(root):
-                return root
-            self._refuse_others(root)
-            _write_json(root / _PARTIAL, {"parameters": self._parameters(), "files": {}})
-            files = self._write_volumes(root, progress or (lambda done, total: None))
-            _write_json(root / _MANIFEST, {"parameters": self._parameters(), "files": files})
-            (root / _PARTIAL).unlink()
+        self._written(root).write(lambda: self._plan(root), progress, self._names(root))
         return root
+
+    def _written(self, root: Path) -> WrittenSet:
+        parameters = json.loads(json.dumps({"version": VERSION, **asdict(self)}))
+        return WrittenSet(root=Path(root), kind="phantom", parameters=parameters, key="data.root")
+
+    def _plan(self, root: Path) -> Plan:
+        return Plan([self._job(root, volume) for volume in self.volumes])
+
+    def _job(self, root: Path, volume: Volume) -> Job:
+        return Job([*volume.paths(root).values()], lambda: self._write_volume(root, volume))
+
+    def _names(self, root: Path) -> list[str]:
+        """Every file of the set, by its path below `root`."""
+        paths = (path for volume in self.volumes for path in volume.paths(Path(root)).values())
+        return [path.relative_to(root).as_posix() for path in paths]
 
     def _volume(self, split: str, number: int) -> Volume:
         rounds, contrast = divmod(number, len(phantom.ACQUISITIONS))
@@ -137,49 +133,8 @@ class PhantomSet:
         recon_size, width = self.matrix_sizes[(number + rounds) % len(self.matrix_sizes)]
         return Volume(split, number, phantom.ACQUISITIONS[contrast], recon_size, width)
 
-    def _paths(self, root: Path) -> dict[str, Path]:
-        """Every file of the set, by its path below `root`."""
-        paths = (path for volume in self.volumes for path in volume.paths(root).values())
-        return {path.relative_to(root).as_posix(): path for path in paths}
-
-    def _parameters(self) -> dict[str, Any]:
-        return json.loads(json.dumps({"version": VERSION, **asdict(self)}))
-
-    def _refuse_others(self, root: Path) -> None:
-        marker = _read_json(root / _MANIFEST) or _read_json(root / _PARTIAL)
-        if marker is None:
-            _refuse_foreign(root)
-            return
-        ours, theirs = self._parameters(), marker["parameters"]
-        names = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
-        if names:
-            came = ", ".join(f"{name}={theirs.get(name)} (now {ours.get(name)})" for name in names)
-            raise ConfigError(
-                f"data.root={root}: holds a phantom data set of other parameters: {came}. "
-                "Choose another data.root, delete that folder, or set these parameters as they were"
-            )
-
-    def _write_volumes(self, root: Path, progress: Callable[[int, int], None]) -> dict[str, int]:
-        """Simulates and writes what is not there. Returns the size of every file by its path below `root`."""
-        sizes = (_read_json(root / _MANIFEST) or {"files": {}})["files"]
-        paths = self._paths(root)
-        # A file that lost its size since the manifest was written is damaged.
-        _clear_folders(
-            root, [path for name, path in paths.items() if _size(path) not in (None, sizes.get(name, _size(path)))]
-        )
-        volumes = self.volumes
-        progress(0, len(volumes))
-        with _workers() as pool:
-            jobs = [pool.submit(self._write_volume, root, volume) for volume in volumes]
-            for done, job in enumerate(as_completed(jobs), start=1):
-                job.result()
-                progress(done, len(volumes))
-        return {name: path.stat().st_size for name, path in paths.items()}
-
     def _write_volume(self, root: Path, volume: Volume) -> None:
         paths = volume.paths(root)
-        if all(path.exists() for path in paths.values()):
-            return  # whole: a file appears under its name only when it is complete
         kspace, target, _ = self.simulate(volume)
         single = phantom.emulate_single_coil(kspace, target)
         rss, size = {"reconstruction_rss": target.numpy()}, (volume.recon_size, volume.recon_size)
@@ -223,84 +178,3 @@ class PhantomSet:
 def _expect(good: bool, name: str, expected: str, came: object) -> None:
     if not good:
         raise ConfigError(f"phantom data set: {name} should be {expected}, but is {came}. Change {name}")
-
-
-def _folders(root: Path) -> list[Path]:
-    return [root / f"{coils}_{split}" for coils in COILS for split in SPLITS]
-
-
-def _refuse_foreign(root: Path) -> None:
-    for folder in _folders(root):
-        foreign = next(folder.glob("*.h5"), None)
-        if foreign is not None:
-            raise ConfigError(
-                f"data.root={root}: expected an empty folder, or a phantom data set of ours, but {foreign} is there "
-                f"without a {_MANIFEST}; nothing was changed. Choose another data.root"
-            )
-
-
-def _clear_folders(root: Path, damaged: list[Path]) -> None:
-    """Makes the folders, and removes what is damaged and what a killed process left in them."""
-    for path in damaged:
-        path.unlink()
-    for folder in _folders(root):
-        folder.mkdir(exist_ok=True)
-        for leftover in folder.glob(".*.tmp"):
-            leftover.unlink()
-
-
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
-
-
-@contextmanager
-def _workers() -> Iterator[ThreadPoolExecutor]:
-    """A few threads, each simulating a volume of its own; what has not begun when the block fails never begins.
-
-    Torch's own threads gain nothing on arrays this small, and stall where another process keeps a core busy.
-    """
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(num_threads)
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """One process at a time; the others wait. The lock goes with its process, however that ends."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        file = (root / _LOCK).open("w")
-    except OSError as error:
-        raise ConfigError(
-            f"data.root={root}: expected a folder to write the phantom data set to, but: {error.strerror}. "
-            "Choose another data.root"
-        ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """A manifest or marker of ours, None where there is none.  Raises ConfigError where it is damaged."""
-    if not path.exists():
-        return None
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        content = {"error": error}
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in ("parameters", "files")):
-        raise ConfigError(
-            f"{path}: expected the record of a phantom data set; it is damaged. "
-            "Delete its folder, or choose another data.root"
-        )
-    return content
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))

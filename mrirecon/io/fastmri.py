@@ -192,6 +192,7 @@ def _describe(path: Path, h5file: h5py.File) -> ScanInfo:
         num_low_frequency=_num_low_frequency(h5file, notes),
         acquisition=_acquisition(h5file, notes),
         maximum=_maximum(h5file, target_size is not None, notes),
+        simulated=_simulated(h5file, notes),
         notes=tuple(notes),
     )
 
@@ -285,6 +286,14 @@ def _maximum(h5file: h5py.File, has_target: bool, notes: list[str]) -> float | N
         came = "no attribute `max`" if value is None else f"the attribute `max` is {str(value)[:60]!r}"
         notes.append(f"{came}: the maximum has to be computed from the target")
     return None
+
+
+def _simulated(h5file: h5py.File, notes: list[str]) -> bool:
+    value = hdf5.attribute(h5file, "simulated")
+    if value is None or value in (False, True):
+        return bool(value)
+    notes.append(f"the attribute `simulated` is {str(value)[:60]!r}, not true or false: counted as simulated")
+    return True
 
 
 # The ISMRMRD header

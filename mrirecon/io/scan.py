@@ -28,6 +28,7 @@ class ScanInfo:
     num_low_frequency: int | None
     acquisition: str
     maximum: float | None  # of the target volume, as the file states it
+    simulated: bool  # from images, as the file states it: scores on it are better than on a scanner's k-space
     notes: tuple[str, ...]
 
 

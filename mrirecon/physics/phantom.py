@@ -14,14 +14,16 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from mrirecon.physics.coil_maps import draw_sens_maps
 from mrirecon.physics.coils import rss
 from mrirecon.physics.crop import center_crop
 from mrirecon.physics.fft import fft2c, ifft2c
+from mrirecon.physics.random_fields import draw_phase, draw_waves, uniform
+from mrirecon.physics.random_fields import volume_generator as volume_generator
 
 UNIT = 1e-4
 """Signal of a tissue of intensity 1 where the coils' root sum of squares is 1; targets peak at a few of these."""
@@ -91,26 +93,6 @@ class CoilImages(NamedTuple):
     sens_maps: Tensor  # complex64 (slice coil y x)
 
 
-class Waves(NamedTuple):
-    """A smooth random field of unit variance: plane waves in all directions of space, of about one wavelength."""
-
-    number: Tensor  # (wave 3): angular wave numbers along x, y, z
-    phase: Tensor  # (wave)
-
-    def __call__(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        """The field on a grid; waves are separable, so this is one matrix product.  (x), (y), (z) -> (z y x)"""
-        kx, ky, kz = self.number.unbind(-1)
-        along_x, along_y = torch.outer(kx, x), torch.outer(ky, y) + self.phase[:, None]
-        along_y = along_y + torch.outer(z, kz)[..., None]
-        field = along_y.cos().mT @ along_x.cos() - along_y.sin().mT @ along_x.sin()
-        return field * math.sqrt(2 / len(self.phase))
-
-
-def volume_generator(*entropy: int) -> Generator:
-    """The random generator of one volume: a function of all the numbers (seed, split, index, ...), on any machine."""
-    return Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-
-
 def simulate(
     acquisition: str,
     recon_size: int,
@@ -143,11 +125,11 @@ def simulate_coil_images(
     -> image (slice y x), sens_maps (slice coil y x), y = x = FINER * recon_size
     """
     axis = (torch.arange(FINER * recon_size) / (FINER * recon_size) - 0.5) * 2
-    z = torch.linspace(_uniform(generator, -0.04, 0.04), _uniform(generator, 0.48, 0.56), num_slices)
+    z = torch.linspace(uniform(generator, -0.04, 0.04), uniform(generator, 0.48, 0.56), num_slices)
     column = ACQUISITIONS.index(acquisition)
-    intensities = {tissue: row[column] * _uniform(generator, 0.92, 1.08) for tissue, row in INTENSITIES.items()}
+    intensities = {tissue: row[column] * uniform(generator, 0.92, 1.08) for tissue, row in INTENSITIES.items()}
     magnitude = UNIT * draw_head(axis, z, intensities, generator)
-    phase = draw_phase(axis, z, generator)
+    phase = draw_phase(axis, axis, z, generator)
     sens_maps = draw_sens_maps(len(axis), z, num_coils, generator)
     return CoilImages(torch.polar(magnitude, phase), sens_maps)
 
@@ -189,7 +171,7 @@ def emulate_single_coil(kspace: Tensor, target: Tensor, num_iterations: int = 10
 def draw_head(axis: Tensor, z: Tensor, intensities: dict[str, float], generator: Generator) -> Tensor:
     """Tissue signal of a new head, zero outside.  axis (n), z (slice) -> (slice n n)"""
     points = _head_points(axis, z, generator)
-    head_axes = (_uniform(generator, 0.62, 0.69), _uniform(generator, 0.77, 0.85), _uniform(generator, 0.82, 0.9))
+    head_axes = (uniform(generator, 0.62, 0.69), uniform(generator, 0.77, 0.85), uniform(generator, 0.82, 0.9))
     depth = _ellipsoid_depth(points, (0.0, 0.0, 0.0), head_axes)
     thickness = 1 + 0.25 * draw_waves(1.0, generator)(axis, axis, z).clamp(-2, 2)
     canvas = Canvas(torch.zeros_like(depth), pixel=float(axis[1] - axis[0]), intensities=intensities)
@@ -228,7 +210,7 @@ def _paint_brain(
     canvas: Canvas, depth: Tensor, points: Points, axis: Tensor, z: Tensor, generator: Generator
 ) -> Tensor:
     """The folded cortex around white matter. Returns the distance to the nearest pial surface, positive in tissue."""
-    folds = draw_waves(_uniform(generator, 0.24, 0.3), generator, 60)(axis, axis, z)
+    folds = draw_waves(uniform(generator, 0.24, 0.3), generator, 60)(axis, axis, z)
     slow = draw_waves(0.5, generator)(axis, axis, z)
     below_sulci = (depth - SULCAL_DEPTH * (1 + 0.2 * slow)).clamp_min(0)
     sulcus = _distance_to_zero(folds, canvas.pixel) + below_sulci - SULCUS * (1 + 0.5 * slow)
@@ -245,11 +227,11 @@ def _fissure_distance(points: Points) -> Tensor:
 
 
 def _paint_organs(canvas: Canvas, points: Points, generator: Generator) -> None:
-    size = _uniform(generator, 0.8, 1.25)  # ventricles and nuclei differ more between heads than the heads do
+    size = uniform(generator, 0.8, 1.25)  # ventricles and nuclei differ more between heads than the heads do
     for organ in ORGANS:
         for side in (1.0, -1.0) if organ.paired else (1.0,):
-            x, y, z = (c + _uniform(generator, -0.012, 0.012) for c in organ.centre)
-            a, b, c = (a * size * _uniform(generator, 0.85, 1.15) for a in organ.axes)
+            x, y, z = (c + uniform(generator, -0.012, 0.012) for c in organ.centre)
+            a, b, c = (a * size * uniform(generator, 0.85, 1.15) for a in organ.axes)
             depth = _ellipsoid_depth(points, (side * x, y, z), (a, b, c), side * organ.angle)
             canvas.paint(organ.tissue, depth)
 
@@ -263,69 +245,14 @@ def _paint_vessels_and_lesions(
         "vessel",
         torch.minimum(0.013 - torch.hypot(one, two), torch.minimum(brain_depth + SUBARACHNOID / 2, CORTEX - pia)),
     )
-    peaks = draw_waves(0.22, generator, 40)(axis, axis, z) - _uniform(generator, 2.5, 3.3)
+    peaks = draw_waves(0.22, generator, 40)(axis, axis, z) - uniform(generator, 2.5, 3.3)
     lesion = peaks / _slope(peaks, canvas.pixel)
     canvas.paint("lesion", torch.minimum(lesion, pia - CORTEX))
 
 
-def draw_phase(axis: Tensor, z: Tensor, generator: Generator) -> Tensor:
-    """Smooth image phase, radians: offset, ramp (an echo off centre), field inhomogeneity.  -> (slice n n)"""
-    offset, ramp_x, ramp_y = (_uniform(generator, -a, a) for a in (math.pi, 1.5, 1.5))
-    ramp = offset + ramp_x * axis + ramp_y * axis[:, None]
-    return ramp + 0.8 * draw_waves(1.2, generator)(axis, axis, z)
-
-
-def draw_sens_maps(num_samples: int, z: Tensor, num_coils: int, generator: Generator) -> Tensor:
-    """Receive fields of loops on an ellipse around the head, by Biot and Savart; root sum of squares 1 on average.
-
-    They vary slowly: computed on a coarse grid and interpolated.  z (slice) -> complex (slice coil n n)
-    """
-    coarse = torch.linspace(-1, 1 - 2 / num_samples, max(num_samples // 8, 8))
-    wires = torch.stack([_loop(coil, num_coils, generator) for coil in range(num_coils)])
-    grid = torch.stack(torch.broadcast_tensors(coarse, coarse[:, None], z[:, None, None]), dim=-1)
-    maps = _receive_field(wires, grid).movedim(0, 1)
-    return _enlarge(maps / rss(maps).mean(), num_samples)
-
-
-def _enlarge(maps: Tensor, num_samples: int) -> Tensor:
-    """Cubic interpolation from corner to corner.  complex (slice coil m m) -> complex (slice coil n n)"""
-    parts = torch.cat([maps.real, maps.imag], dim=1)
-    fine = functional.interpolate(parts, (num_samples, num_samples), mode="bicubic", align_corners=True)
-    return torch.complex(*fine.chunk(2, dim=1))
-
-
-def _loop(coil: int, num_coils: int, generator: Generator, num_corners: int = 16) -> Tensor:
-    """Corners of one loop facing the middle of the head.  -> (corner 3)"""
-    angle = 2 * math.pi * (coil + _uniform(generator, 0.3, 0.7)) / num_coils
-    outward = torch.tensor([math.cos(angle), math.sin(angle), 0.0])
-    along = torch.tensor([-math.sin(angle), math.cos(angle), 0.0])
-    turn = torch.arange(num_corners) * (2 * math.pi / num_corners)
-    circle = turn.cos()[:, None] * along + turn.sin()[:, None] * torch.tensor([0.0, 0.0, 1.0])
-    centre = outward * torch.tensor([1.05, 1.15, 1.0]) + torch.tensor([0.0, 0.0, _uniform(generator, 0.1, 0.4)])
-    return centre + _uniform(generator, 0.6, 0.75) * circle
-
-
-def _receive_field(wires: Tensor, points: Tensor) -> Tensor:
-    """Bx - iBy of a unit current in closed polygons.  (coil corner 3), (*p 3) -> complex (coil *p)"""
-    corners = wires.reshape(len(wires), *(1,) * (points.ndim - 1), -1, 3)
-    current = corners.roll(-1, -2) - corners
-    reach = points[..., None, :] - corners - current / 2
-    weight = (reach.square().sum(-1) + 0.02).pow(-1.5)  # a wire has a thickness: no infinity at its centre
-    (cx, cy, cz), (rx, ry, rz) = current.unbind(-1), reach.unbind(-1)
-    return torch.complex(((cy * rz - cz * ry) * weight).sum(-1), -((cz * rx - cx * rz) * weight).sum(-1))
-
-
-def draw_waves(wavelength: float, generator: Generator, num_waves: int = 24) -> Waves:
-    """A new random field with details of about half a wavelength; wavelengths spread by a fifth."""
-    direction = functional.normalize(torch.randn(num_waves, 3, generator=generator), dim=-1)
-    spread = 1 + 0.2 * (2 * torch.rand(num_waves, 1, generator=generator) - 1)
-    phase = 2 * math.pi * torch.rand(num_waves, generator=generator)
-    return Waves(direction * (2 * math.pi / wavelength) * spread, phase)
-
-
 def _head_points(axis: Tensor, z: Tensor, generator: Generator) -> Points:
     """Where each sample lies in a straight, symmetric head; the drawn one is tilted, shifted, bent.  3 x (slice n n)"""
-    angle, shift_x, shift_y = (_uniform(generator, -a, a) for a in (0.12, 0.04, 0.03))
+    angle, shift_x, shift_y = (uniform(generator, -a, a) for a in (0.12, 0.04, 0.03))
     x, y = axis - shift_x, axis[:, None] - shift_y
     cos, sin = math.cos(angle), math.sin(angle)
     bend_x, bend_y = (0.008 * draw_waves(0.9, generator)(axis, axis, z) for _ in range(2))
@@ -352,7 +279,3 @@ def _slope(field: Tensor, pixel: float) -> Tensor:
     """Length of the in-plane gradient, kept above zero.  (slice n n) -> (slice n n)"""
     dy, dx = torch.gradient(field, spacing=pixel, dim=(-2, -1))
     return torch.hypot(dy, dx).clamp_min(1e-3)
-
-
-def _uniform(generator: Generator, low: float, high: float) -> float:
-    return low + (high - low) * float(torch.rand((), generator=generator))
