@@ -11,7 +11,8 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from mrirecon.data.batches import ShapeBatches
-from mrirecon.data.index import Entry, Index, usable
+from mrirecon.data.index import Index, usable
+from mrirecon.data.index_file import Entry
 from mrirecon.data.masks import Masking, volume_mask
 from mrirecon.data.phantom_set import PhantomSet
 from mrirecon.data.sample import Sample, Slice, undersample
