@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import h5py
 import numpy as np
 from defusedxml.common import DefusedXmlException
 from numpy.typing import NDArray
@@ -68,11 +69,12 @@ def _kspace_shape(h5file: hdf5.UntrustedFile) -> tuple[tuple[int, ...], str]:
             f"{h5file.path}: expected a data set `kspace`, {axes}; the file has {hdf5.keys(h5file)}. "
             "Give a file in the fastMRI layout"
         )
-    layout = next((name for name, (rank, *_) in LAYOUTS.items() if rank == dataset.ndim), None)
+    shape = dataset.shape
+    layout = next((name for name, (rank, *_) in LAYOUTS.items() if rank == len(shape)), None)
     if layout is None:
-        raise InputError(f"{h5file.path}: expected `kspace` as {axes}; its shape is {dataset.shape}. Reshape it")
-    _need_size(h5file, "kspace", dataset.shape[-2:])
-    return dataset.shape, layout
+        raise InputError(f"{h5file.path}: expected `kspace` as {axes}; its shape is {shape}. Reshape it")
+    _need_size(h5file, "kspace", shape[-2:])
+    return shape, layout
 
 
 def _need_size(h5file: hdf5.UntrustedFile, name: str, size: tuple[int, ...]) -> None:
@@ -93,14 +95,15 @@ def _target_size(
         others = [other for _, _, other in LAYOUTS.values() if hdf5.child(h5file, other) is not None]
         notes += [f"`{other}` is not the target of {layout} data (`{name}` is) and is not used" for other in others]
         return None
-    if dataset.ndim != 3 or dataset.shape[0] != kspace[0]:
+    shape = dataset.shape
+    if len(shape) != 3 or shape[0] != kspace[0]:
         raise InputError(
             f"{h5file.path}: expected `{name}` as (slice, y, x) with the {kspace[0]} slices of `kspace`, but its "
-            f"shape is {dataset.shape}. Repair the file, or leave it out"
+            f"shape is {shape}. Repair the file, or leave it out"
         )
-    _need_size(h5file, name, dataset.shape[1:])
-    _need_fit(h5file, name, dataset.shape[1:], kspace[-2:])
-    return dataset.shape[1:]
+    _need_size(h5file, name, shape[1:])
+    _need_fit(h5file, name, shape[1:], kspace[-2:])
+    return shape[1:]
 
 
 def _need_fit(h5file: hdf5.UntrustedFile, name: str, target: tuple[int, int], kspace: tuple[int, ...]) -> None:
@@ -117,7 +120,7 @@ def _mask(h5file: hdf5.UntrustedFile, num_columns: int) -> NDArray[np.bool_] | N
     dataset = hdf5.array(h5file, "mask", "biuf")
     if dataset is None:
         return None
-    values = dataset[()] if dataset.shape == (num_columns,) else np.zeros(0)
+    values = h5py.Dataset(dataset)[()] if dataset.shape == (num_columns,) else np.zeros(0)
     if not values.any() or not np.isin(values, (0, 1)).all():
         raise InputError(
             f"{h5file.path}: expected `mask` to hold a 0 or 1, not all 0, for each of the {num_columns} columns; "

@@ -1,5 +1,6 @@
 """HDF5 files of strangers, read without being led out of them or exhausting the memory."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5l, h5o, h5p
+from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p
 
 from mrirecon.errors import InputError
 from mrirecon.io.hdf5_checks import (
@@ -27,6 +28,7 @@ from mrirecon.io.hdf5_checks import (
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_GAP = 1 << 26
+_MOST_NAMES = 100
 _NUMBERS = {"c": "complex numbers (complex64)", "f": "real numbers (float32)", "biuf": "zeros and ones (bool)"}
 # All that h5py raises on broken files; it has no exception of its own.
 _BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
@@ -50,13 +52,16 @@ class UntrustedFile:
         self._objects: dict[bytes, _Object] = {}
 
     @cached_property
-    def names(self) -> list[bytes]:
-        """The first hundred names at the top of the file."""
-        return list(islice(self.id, 100))
+    def links(self) -> dict[bytes, int]:
+        """The first hundred names at the top of the file, and what kind of link each is."""
+        return {name: self.id.links.get_info(name).type for name in islice(self.id, _MOST_NAMES)}
 
-    def is_link(self, name: bytes) -> bool:
-        """Whether the name leads elsewhere, in this file or out of it."""
-        return self.id.links.get_info(name).type != h5l.TYPE_HARD
+    def link(self, name: bytes) -> int | None:
+        """What kind of link a name is, or None."""
+        kind = self.links.get(name)
+        if kind is None and len(self.links) == _MOST_NAMES and self.id.links.exists(name):
+            kind = self.id.links.get_info(name).type
+        return kind
 
     def open(self, name: bytes) -> _Object:
         """What lies under a name that is no link."""
@@ -74,7 +79,7 @@ def open_untrusted(path: Path) -> Iterator[UntrustedFile]:
         _need_signature(path, raw)
         stat = os.fstat(raw.fileno())
         try:
-            with h5py.File(path, "r") as h5file:
+            with h5py.File(h5f.open(os.fsencode(path), h5f.ACC_RDONLY)) as h5file:
                 untrusted = UntrustedFile(path, h5file, raw, stat)
                 _need_sound_heaps(untrusted)
                 yield untrusted
@@ -87,7 +92,7 @@ def open_untrusted(path: Path) -> Iterator[UntrustedFile]:
             ) from error
 
 
-def array(h5file: UntrustedFile, name: str, kinds: str) -> h5py.Dataset | None:
+def array(h5file: UntrustedFile, name: str, kinds: str) -> h5d.DatasetID | None:
     """The data set of that name, not read yet, or None; all its values are certain to lie in the file itself.
 
     `kinds` is NumPy's letter of what it may hold: "c", "f" or "biuf".
@@ -104,9 +109,10 @@ def text(h5file: UntrustedFile, name: str) -> bytes | None:
     Raises InputError above 1 MiB.
     """
     dataset = _dataset(h5file, name)
-    if dataset is None or dataset.size != 1 or h5py.check_string_dtype(dataset.dtype) is None:
+    if dataset is None or math.prod(dataset.shape) != 1 or h5py.check_string_dtype(dataset.dtype) is None:
         return None
-    raw = np.asarray(dataset[()]).item() if _text_length(h5file, dataset) <= MAX_TEXT else None
+    raw = h5py.Dataset(dataset)[()] if _text_length(h5file, dataset) <= MAX_TEXT else None
+    raw = None if raw is None else np.asarray(raw).item()
     if raw is None or len(raw) > MAX_TEXT:
         expected, cure = f"a text of at most {MAX_TEXT} bytes", "Store a shorter one, or remove it"
         refuse(h5file.path, name, expected, "it is larger", cure)
@@ -121,8 +127,9 @@ def attribute(h5file: UntrustedFile, name: str) -> Any:
     if not h5a.exists(h5file.id, name.encode()):
         return None
     attr = h5a.open(h5file.id, name.encode())
-    num_values, size = attr.get_space().get_simple_extent_npoints(), attr.get_storage_size()
-    value = _attribute_value(attr) if num_values == 1 and size <= MAX_TEXT else None
+    shape, size = attr.shape, attr.get_storage_size()
+    num_values = 0 if shape is None else math.prod(shape)
+    value = _attribute_value(attr, shape) if num_values == 1 and size <= MAX_TEXT else None
     if value is None or (isinstance(value, str | bytes) and len(value) > MAX_TEXT):
         raise InputError(
             f"{h5file.path}: the attribute `{name}` should be one value of at most {MAX_TEXT} bytes; it is "
@@ -133,15 +140,16 @@ def attribute(h5file: UntrustedFile, name: str) -> Any:
 
 def keys(h5file: UntrustedFile) -> list[str]:
     """The names of what lies in the file: the first twenty, each cut at 60 characters."""
-    return [name.decode(errors="replace")[:60] for name in h5file.names[:20]]
+    return [name.decode(errors="replace")[:60] for name in islice(h5file.links, 20)]
 
 
 def child(h5file: UntrustedFile, name: str) -> h5d.DatasetID | h5g.GroupID | None:
     """What lies in the file under that name, or None.  Raises InputError for soft and external links."""
     raw = name.encode()
-    if not h5file.id.links.exists(raw):
+    kind = h5file.link(raw)
+    if kind is None:
         return None
-    if h5file.is_link(raw):
+    if kind != h5l.TYPE_HARD:
         raise InputError(
             f"{h5file.path}: `{name}` is a link; expected the data itself. Links are not followed, as "
             "they can lead to other files: write the file anew with the data in it"
@@ -149,14 +157,14 @@ def child(h5file: UntrustedFile, name: str) -> h5d.DatasetID | h5g.GroupID | Non
     return h5file.open(raw).id
 
 
-def _attribute_value(attr: h5a.AttrID) -> Any:
+def _attribute_value(attr: h5a.AttrID, shape: tuple[int, ...]) -> Any:
     """Text of a variable length comes as bytes."""
-    values = np.zeros(attr.shape, attr.dtype)
+    values = np.zeros(shape, attr.dtype)
     attr.read(values)
     return values.item()
 
 
-def _dataset(h5file: UntrustedFile, name: str) -> h5py.Dataset | None:
+def _dataset(h5file: UntrustedFile, name: str) -> h5d.DatasetID | None:
     opened = child(h5file, name)
     if opened is None:
         return None
@@ -166,16 +174,15 @@ def _dataset(h5file: UntrustedFile, name: str) -> h5py.Dataset | None:
     plist = h5file.open(name.encode()).plist
     need_inside(h5file.path, name, plist)
     need_known_filters(h5file.path, name, plist)
-    dataset = h5py.Dataset(opened)
-    need_stored(h5file.path, name, dataset, plist, h5file.stat.st_size)
-    return dataset
+    need_stored(h5file.path, name, opened, plist, h5file.stat.st_size)
+    return opened
 
 
-def _text_length(h5file: UntrustedFile, dataset: h5py.Dataset) -> int:
+def _text_length(h5file: UntrustedFile, dataset: h5d.DatasetID) -> int:
     """The bytes a single text claims to have: HDF5 allocates them, up to 4 GiB, before it looks for them."""
-    offset = dataset.id.get_offset()
+    offset = dataset.get_offset()
     if h5py.check_string_dtype(dataset.dtype).length is not None or offset is None:
-        return dataset.nbytes
+        return dataset.dtype.itemsize
     h5file.raw.seek(offset)
     return int.from_bytes(h5file.raw.read(4), "little")
 
@@ -189,7 +196,7 @@ def _need_sound_heaps(h5file: UntrustedFile) -> None:
 
 def _gaps(h5file: UntrustedFile) -> list[tuple[int, int]]:
     """What of the file no top-level data set fills, as (start, stop)."""
-    objects = (h5file.open(name) for name in h5file.names if not h5file.is_link(name))
+    objects = (h5file.open(name) for name, kind in h5file.links.items() if kind == h5l.TYPE_HARD)
     filled = sorted(extent for opened in objects if opened.plist for extent in extents(opened.id, opened.plist))
     starts = [0, *(stop for _, stop in filled)]
     stops = [*(start for start, _ in filled), h5file.stat.st_size]

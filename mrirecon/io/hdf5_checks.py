@@ -6,7 +6,6 @@ import struct
 from pathlib import Path
 from typing import NoReturn
 
-import h5py
 from h5py import h5d, h5p, h5z
 
 from mrirecon.errors import InputError
@@ -51,20 +50,20 @@ def need_known_filters(path: Path, name: str, plist: h5p.PropDCID) -> None:
         refuse(path, name, "each compression once", f"it uses filters {codes}", "Compress it once, or not at all")
 
 
-def need_stored(path: Path, name: str, dataset: h5py.Dataset, plist: h5p.PropDCID, num_bytes: int) -> None:
+def need_stored(path: Path, name: str, dataset: h5d.DatasetID, plist: h5p.PropDCID, num_bytes: int) -> None:
     """Compares what the data set declares with what the file holds, so that reading it cannot exhaust the memory.
 
     num_bytes: the size of the file.
     """
     shape = dataset.shape
     declared = (0 if shape is None else math.prod(shape)) * dataset.dtype.itemsize
-    stored = _num_stored_bytes(dataset.id, plist, num_bytes)
+    stored = _num_stored_bytes(dataset, plist, num_bytes)
     most = stored * (_MAX_RATIO if plist.get_nfilters() else 1)
     if declared == 0 or declared > most:
         came = f"its shape {shape} means {declared} bytes and the file holds {stored}"
         refuse(path, name, "as many values as its shape says", came, "It is damaged: copy or download it again")
     if plist.get_layout() == h5d.CHUNKED:
-        _need_chunks(path, name, dataset, most)
+        _need_chunks(path, name, dataset, plist.get_chunk(), most)
 
 
 def extents(dataset: h5d.DatasetID, plist: h5p.PropDCID) -> list[tuple[int, int]]:
@@ -92,14 +91,14 @@ def _num_stored_bytes(dataset: h5d.DatasetID, plist: h5p.PropDCID, num_bytes: in
     return min(dataset.get_storage_size(), num_bytes)
 
 
-def _need_chunks(path: Path, name: str, dataset: h5py.Dataset, most_bytes: int) -> None:
+def _need_chunks(path: Path, name: str, dataset: h5d.DatasetID, chunk: tuple[int, ...], most_bytes: int) -> None:
     """HDF5 allocates a chunk whole, and reads a chunk that was never written as zeros."""
-    pairs = zip(dataset.shape, dataset.chunks, strict=True)
-    expected, came = math.prod(math.ceil(size / chunk) for size, chunk in pairs), dataset.id.get_num_chunks()
+    pairs = zip(dataset.shape, chunk, strict=True)
+    expected, came = math.prod(math.ceil(size / length) for size, length in pairs), dataset.get_num_chunks()
     if expected != came:
         refuse(path, name, f"{expected} chunks", f"the file holds {came}", "It is unfinished: write it again")
-    if math.prod(dataset.chunks) * dataset.dtype.itemsize > most_bytes:
-        refuse(path, name, "chunks that the file can hold", f"they are {dataset.chunks}", "Write the file anew")
+    if math.prod(chunk) * dataset.dtype.itemsize > most_bytes:
+        refuse(path, name, "chunks that the file can hold", f"they are {chunk}", "Write the file anew")
 
 
 def _need_sound_heap(path: Path, raw: bytes) -> None:

@@ -1,14 +1,14 @@
 """The few fields of an ISMRMRD header that tell a volume's image size and what of its k-space was acquired."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from xml.etree.ElementTree import ParseError
+from xml.parsers.expat import XMLParserType
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
 _LIMITS = "encodingLimits/kspace_encoding_step_1/"
-_HANDLERS = ("StartElementHandler", "EndElementHandler", "CharacterDataHandler", "DefaultHandlerExpand")
 
 
 class Encoding(NamedTuple):
@@ -25,8 +25,8 @@ def parse(raw: bytes) -> Encoding | None:
 
     Raises defusedxml's DefusedXmlException where the XML declares a document type, before anything it declares counts.
     """
-    target = _FirstEncoding()
-    target.parser = parser = DefusedXMLParser(target=target, forbid_dtd=True)
+    parser = DefusedXMLParser(target=object(), forbid_dtd=True)
+    reader = _FirstEncoding(parser.parser)
     try:
         parser.feed(raw)
         parser.close()
@@ -34,9 +34,7 @@ def parse(raw: bytes) -> Encoding | None:
         raise
     except (ParseError, ValueError, LookupError):  # the last two: encodings that Python does not know
         return None
-    finally:
-        target.parser = None  # no cycle: thousands of headers are parsed in a row
-    return _encoding(target.texts) if target.is_complete else None
+    return _encoding(reader.texts) if reader.is_complete else None
 
 
 class _FirstEncoding:
@@ -45,31 +43,35 @@ class _FirstEncoding:
     Building a tree of the whole header, of which most is the scanner's parameters, takes five times as long.
     """
 
-    def __init__(self) -> None:
-        self.parser: Any = None
+    def __init__(self, parser: XMLParserType) -> None:
+        self._parser = parser
         self.texts: dict[str, str] = {}
         self.is_complete = False
         self._path: list[str] = []
         self._pieces: list[str] | None = None  # of the text of an element without children so far
+        parser.StartElementHandler, parser.EndElementHandler = self._start, self._end
+        parser.CharacterDataHandler, parser.DefaultHandlerExpand = self._data, None
 
-    def start(self, tag: str, _attributes: object) -> None:
+    def _start(self, tag: str, _attributes: object) -> None:
         self._path.append(tag.rpartition("}")[2])
         self._pieces = []
 
-    def data(self, piece: str) -> None:
+    def _data(self, piece: str) -> None:
         if self._pieces is not None:
             self._pieces.append(piece)
 
-    def end(self, _tag: str) -> None:
+    def _end(self, _tag: str) -> None:
         path = self._path[1:]
         if self._pieces is not None and path[:1] == ["encoding"]:
             self.texts.setdefault("/".join(path[1:]), "".join(self._pieces))
         if path == ["encoding"]:
             self.is_complete = True
-            for name in _HANDLERS:
-                setattr(self.parser.parser, name, None)
+            self._stop()
         self._path.pop()
         self._pieces = None
+
+    def _stop(self) -> None:
+        self._parser.StartElementHandler = self._parser.EndElementHandler = self._parser.CharacterDataHandler = None
 
 
 def _encoding(texts: Mapping[str, str]) -> Encoding:
