@@ -10,7 +10,8 @@ from rich import filesize
 from rich.console import Console
 from rich.table import Table
 
-from mrirecon.data.index import FILE_NAME, Entry, Index, usable
+from mrirecon.data.index import Index, usable
+from mrirecon.data.index_file import FILE_NAME, Entry
 from mrirecon.errors import InputError
 from mrirecon.io import fastmri
 from mrirecon.io.scan import ScanInfo

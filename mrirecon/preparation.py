@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,8 @@ import torch
 from rich import filesize
 
 from mrirecon import __version__
-from mrirecon.data.index import Entry, Index, leave_ctrl_c, num_cpus, usable
+from mrirecon.data.index import Index, leave_ctrl_c, num_cpus, usable
+from mrirecon.data.index_file import Entry
 from mrirecon.data.prepared import (
     FILE_NAME,
     PRECISIONS,
@@ -89,8 +91,8 @@ class Preparation:
         index, jobs, bad, without_target = Index(self.root, self.num_processes), [], [], 0
         for folder in self.folders:
             paths, _ = fastmri.list_volumes(folder.path)
-            what = f"Checking {folder.path.name}"
-            entries = index.look_up(paths, True, True, lambda done, total, what=what: self.progress(what, done, total))
+            progress = partial(self.progress, f"Checking {folder.path.name}")
+            entries = index.look_up(paths, full=True, exact=True, progress=progress)
             for path, entry in zip(paths, entries, strict=True):
                 try:
                     info = usable(path, entry, folder.challenge, folder.needs_target)

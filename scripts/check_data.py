@@ -7,7 +7,8 @@ from omegaconf import DictConfig
 
 from mrirecon.callbacks.progress import CountProgress
 from mrirecon.command import command
-from mrirecon.data.index import FILE_NAME, Index
+from mrirecon.data.index import Index
+from mrirecon.data.index_file import FILE_NAME
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.inspection import CHALLENGES, find_folders, inspect_folder, notes, print_summary
 

@@ -10,6 +10,7 @@ from mrirecon.command import command, output_folder
 from mrirecon.data.masks import sampled_of
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import fastmri, formats
+from mrirecon.io.fastmri_writer import write_reconstruction
 from mrirecon.pictures import write_png
 from mrirecon.reconstruct import choose_device, contact_sheet, reconstruct
 
@@ -38,7 +39,7 @@ def main(cfg: DictConfig) -> int:
             failed += 1
             continue
         write_png(output / f"{path.stem}.png", picture)
-        fastmri.write_reconstruction(output / path.name, result.volume.numpy(), {"acceleration": result.acceleration})
+        write_reconstruction(output / path.name, result.volume.numpy(), {"acceleration": result.acceleration})
         sampled = f"{sampled_of(result.mask)}, {result.acceleration:.2f}x"
         print(f"{path.name}: slices {len(result.volume)}, {sampled} -> {output / path.name} and {path.stem}.png")
     if failed:

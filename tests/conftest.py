@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from mrirecon.io import fastmri
+from mrirecon.io import fastmri_writer
 
 # A busy machine is no failure of the code.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -68,7 +68,7 @@ def volume() -> Volume:
         path.parent.mkdir(parents=True, exist_ok=True)
         if mask is not None:
             kspace = kspace * mask
-        fastmri.write_volume(
+        fastmri_writer.write_volume(
             path,
             kspace,
             {name: combined.astype(np.float32)},

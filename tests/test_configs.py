@@ -58,7 +58,7 @@ def test_every_option_composes_builds_and_takes_one_step(group: str, option: str
 @pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "data").glob("*.yaml")))
 def test_every_data_option_builds(option: str, tmp_path: Path) -> None:
     cfg = compose(f"data={option}", f"data.root={tmp_path}", f"run_dir={tmp_path}")
-    assert build_datamodule(cfg).challenge in option or option == "phantom"
+    assert build_datamodule(cfg).challenge in option or option in ("phantom", "simulated")
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "group", "layer", "none"])

@@ -10,7 +10,7 @@ import pytest
 from fastmri.data.mri_data import SliceDataset
 
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.io import fastmri, formats
+from mrirecon.io import fastmri, fastmri_writer, formats
 
 REAL = Path(__file__).parents[2] / "shared" / "realdata"
 REAL_SCANS = sorted([*REAL.glob("lowfield/*/*.h5"), *REAL.glob("multicoil/*.h5")])
@@ -29,7 +29,7 @@ def write(path: Path, coils: int = 0, **changes: Any) -> Path:
     kspace, target = volume(coils=coils)
     name = "reconstruction_rss" if coils else "reconstruction_esc"
     settings = {"acquisition": "AXT2", "patient_id": "p1", "recon_size": (16, 15), "targets": {name: target}, **changes}
-    fastmri.write_volume(path, settings.pop("kspace", kspace), **settings)
+    fastmri_writer.write_volume(path, settings.pop("kspace", kspace), **settings)
     return path
 
 
@@ -162,13 +162,13 @@ def test_a_description_is_cheap_to_send(tmp_path: Path) -> None:
 
 def test_a_reconstruction_is_written_once(tmp_path: Path) -> None:
     path, image = tmp_path / "a.h5", volume()[1]
-    fastmri.write_reconstruction(path, image.astype(np.float64), {"acquisition": "AXT2"})
+    fastmri_writer.write_reconstruction(path, image.astype(np.float64), {"acquisition": "AXT2"})
     with h5py.File(path) as file:
         assert (file["reconstruction"].dtype, file.attrs["acquisition"]) == (np.float32, "AXT2")
         np.testing.assert_array_equal(file["reconstruction"][()], image)
     before = path.read_bytes()
     with pytest.raises(ConfigError, match=r"a\.h5.*exists"):
-        fastmri.write_reconstruction(path, image * 0, {})
+        fastmri_writer.write_reconstruction(path, image * 0, {})
     assert path.read_bytes() == before
 
 

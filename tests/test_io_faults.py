@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from mrirecon.errors import InputError
-from mrirecon.io import fastmri, formats
+from mrirecon.io import fastmri, fastmri_writer, formats
 
 IN_OPEN, IN_NONBLOCK = 0x20, 0o4000
 
@@ -27,7 +27,7 @@ def path(tmp_path: Path) -> Path:
     kspace = rng.normal(size=(3, 2, 24, 20)) + 1j * rng.normal(size=(3, 2, 24, 20))
     targets = {"reconstruction_rss": rng.random((3, 16, 15))}
     path = tmp_path / "scan.h5"
-    fastmri.write_volume(path, kspace, targets, acquisition="T1", patient_id="p", recon_size=(16, 15))
+    fastmri_writer.write_volume(path, kspace, targets, acquisition="T1", patient_id="p", recon_size=(16, 15))
     return path
 
 
@@ -413,14 +413,14 @@ def test_a_write_killed_midway_leaves_nothing(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        fastmri.write_reconstruction(tmp_path / "a.h5", np.ones((2, 8, 8)), {})
+        fastmri_writer.write_reconstruction(tmp_path / "a.h5", np.ones((2, 8, 8)), {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_write_keeps_the_old_file(path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(TypeError):
-        fastmri.write_volume(
+        fastmri_writer.write_volume(
             path,
             np.ones((2, 8, 8)),
             {},
@@ -436,5 +436,5 @@ def test_a_failed_write_keeps_the_old_file(path: Path) -> None:
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(OSError, match=r"not enough space: \d+ bytes are needed, 1000 are free"):
-        fastmri.write_reconstruction(tmp_path / "a.h5", np.ones((2, 8, 8)), {})
+        fastmri_writer.write_reconstruction(tmp_path / "a.h5", np.ones((2, 8, 8)), {})
     assert list(tmp_path.iterdir()) == []

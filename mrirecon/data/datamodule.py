@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 from mrirecon.data.batches import ShapeBatches
 from mrirecon.data.masks import Masking, by_acceleration, volume_mask
-from mrirecon.data.sample import Slice
+from mrirecon.data.prepared import PreparedVolumes
+from mrirecon.data.resident import Resident, ResidentLoader
+from mrirecon.data.sample import HybridSlice, Slice
 from mrirecon.data.selection import Selection
 from mrirecon.data.sources import MaskedSlices, Source, image_size
 from mrirecon.data.volumes import Progress, Volumes, folders
@@ -30,14 +33,19 @@ SPLITS = ("train", "val", "test")
 class Writer(Protocol):
     """What makes a data set where it is not there yet."""
 
+    def folder(self, root: Path) -> Path:
+        """The folder above the splits of the set that belongs to `root`, written or not."""
+
     def write(self, root: Path, progress: Callable[[int, int], None]) -> Path:
-        """Writes the set that belongs to `root`; gives the folder above its splits."""
+        """Writes what is missing of that set; gives its folder."""
 
 
 class ReconDataModule(pl.LightningDataModule):
     """The official folder layout, `root/{singlecoil,multicoil}_{train,val,test}/*.h5`.
 
-    root: the folder above the splits, or a list of such folders, which are used as one.
+    root: the folder above the splits, or a list of such folders, which are used as one; None where `prepared` is given.
+    prepared: the folder, or folders, that scripts/prepare_data.py wrote, to be read in the place of `root`.
+    resident: hold the data in the memory of the device and gather batches there, without workers.
     challenge: singlecoil or multicoil.
     mask: one of fastMRI's mask classes or another, see `masks.Masking`; None where every scan brings its own mask. Of
     several accelerations training draws one for each slice; evaluation scores every volume at each.
@@ -72,6 +80,8 @@ class ReconDataModule(pl.LightningDataModule):
         sample_rate: float | None = 1.0,
         train_splits: Sequence[str] = ("train",),
         fixed_masks: bool = False,
+        prepared: str | Sequence[str] | None = None,
+        resident: bool = False,
         writer: Writer | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -84,8 +94,6 @@ class ReconDataModule(pl.LightningDataModule):
             raise ConfigError(
                 f"data.batch_size={batch_size} and data.num_workers={num_workers}: expected at least 1 and at least 0"
             )
-        if root is None:
-            raise ConfigError("data.root: give the folder above the splits: data.root=DIR")
         self.mask, self.fixed_masks = mask, fixed_masks
         self.challenge = cast(fastmri.Challenge, challenge)
         self.batch_size, self.num_workers = batch_size, num_workers
@@ -93,13 +101,21 @@ class ReconDataModule(pl.LightningDataModule):
         self.train_splits = _train_splits(train_splits)
         self.selection = Selection(files, acquisitions, num_cols, volume_sample_rate, sample_rate, seed)
         self.progress: Progress = progress or (lambda what, done, total: None)
-        num_processes = 0 if num_workers == 0 else None
-        self.volumes = Volumes(
-            folders("data.root", root), self.challenge, check, on_bad_file, num_processes, self.progress
-        )
-        self.writer = writer
-        if writer is not None and len(self.volumes.roots) > 1:
-            raise ConfigError(f"data.root={root}: expected one folder to make the data of; give data.writer=null")
+        self.volumes: Volumes | PreparedVolumes
+        if prepared is not None:
+            writer = None
+            self.volumes = PreparedVolumes(folders("data.prepared", prepared), self.challenge, check, self.progress)
+        else:
+            if root is None:
+                raise ConfigError("data.root: give the folder above the splits, data.root=DIR, or data.prepared=DIR")
+            num_processes = 0 if num_workers == 0 else None
+            roots = folders("data.root", root)
+            self.volumes = Volumes(roots, self.challenge, check, on_bad_file, num_processes, self.progress)
+            if writer is not None and len(roots) > 1:
+                raise ConfigError(f"data.root={root}: expected one folder to make the data of; give data.writer=null")
+        self.writer, self._written_for = writer, self.volumes.roots[0]
+        self.resident, self._residents = resident, dict[str, Resident]()
+        self.needs_kspace = True  # until a model says otherwise
         self.sets: dict[str, MaskedSlices] = {}
 
     @property
@@ -109,20 +125,17 @@ class ReconDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Makes the data where a writer does and it is not there; looks the files up for all ranks."""
-        self._write_once()
+        if self.writer is not None:
+            self.writer.write(self._written_for, partial(self.progress, "Writing the data set"))
         if self.trainer is not None and self.trainer.world_size > 1:
             # Every rank raises it in its own setup; raised here by one, it would leave the others waiting.
             with suppress(ConfigError, InputError):
                 self.setup(str(self.trainer.state.fn.value))  # type: ignore[union-attr]
 
-    def _write_once(self) -> None:
-        if self.writer is not None:
-            root = self.writer.write(self.volumes.roots[0], partial(self.progress, "Writing the data set"))
-            self.volumes.roots, self.writer = [root], None
-
     def setup(self, stage: str) -> None:
         """Opens and checks the splits of a stage (fit, validate, test), once."""
-        self._write_once()
+        if self.writer is not None:
+            self.volumes.roots = [self.writer.folder(self._written_for)]
         wanted = {"fit": ("train", "val", self.split), "validate": ("val",), "test": (self.split,)}[stage]
         missing = [split for split in dict.fromkeys(wanted) if split not in self.sets]
         # The headers of all come first: they take seconds, and a search for NaN can take an hour.
@@ -174,12 +187,27 @@ class ReconDataModule(pl.LightningDataModule):
                 f"{info.path}: is fully sampled and has no mask of its own: choose one with mask=random_4x"
             )
         try:
-            volume_mask(self.mask, info.kspace_size, info.name)
+            mask, _ = volume_mask(self.mask, info.kspace_size, info.name)
         except ConfigError as error:
             raise ConfigError(f"{info.path}: {error}") from error
+        if len(mask) > 1 and self.volumes.reader.slice_type is HybridSlice:
+            raise ConfigError(
+                "data.prepared: a prepared store suits masks of whole columns, but mask= chooses a pattern in both "
+                "directions: give data.root=DIR with the scans, and data.prepared=null"
+            )
 
     def check_model(self, min_size: int, needs_kspace: bool) -> None:
-        """Raises InputError for the first volume whose image is too small for a model."""
+        """Takes note of what a model works on.
+
+        Raises InputError for the first volume whose image is too small for it, ConfigError where it needs k-space and
+        the data has none.
+        """
+        self.needs_kspace = needs_kspace
+        if needs_kspace and self.volumes.reader.slice_type is HybridSlice:
+            raise ConfigError(
+                "data.prepared: a prepared store has the image along the readout, but the model works on k-space of "
+                "the whole readout: give data.root=DIR with the scans, and data.prepared=null"
+            )
         for dataset in self.sets.values():
             for info in dataset.source.volumes:
                 if min(image_size(info)) < min_size:
@@ -193,19 +221,22 @@ class ReconDataModule(pl.LightningDataModule):
         """The split that evaluation scores."""
         return self.sets[self.split]
 
-    def train_dataloader(self) -> DataLoader[Slice]:
-        return self._loader(self.sets["train"], shuffle=True)
+    def train_dataloader(self) -> DataLoader[Slice] | ResidentLoader:
+        return self._loader("train", shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[Slice]:
-        return self._loader(self.sets["val"], shuffle=False)
+    def val_dataloader(self) -> DataLoader[Slice] | ResidentLoader:
+        return self._loader("val", shuffle=False)
 
-    def test_dataloader(self) -> DataLoader[Slice]:
-        return self._loader(self.scored(), shuffle=False)
+    def test_dataloader(self) -> DataLoader[Slice] | ResidentLoader:
+        return self._loader(self.split, shuffle=False)
 
-    def _loader(self, dataset: MaskedSlices, shuffle: bool) -> DataLoader[Slice]:
+    def _loader(self, split: str, shuffle: bool) -> DataLoader[Slice] | ResidentLoader:
+        dataset = self.sets[split]
         shapes = [dataset.shape(item) for item in range(len(dataset))]
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         batches = ShapeBatches(shapes, self.batch_size, self.seed if shuffle else None, ranks, rank)
+        if self.resident:
+            return ResidentLoader(self._resident(split), dataset, batches)
         return DataLoader(
             dataset,
             batch_sampler=batches,
@@ -213,6 +244,17 @@ class ReconDataModule(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )
+
+    def _resident(self, split: str) -> Resident:
+        """The slices of a split on the device, brought there once."""
+        if split not in self._residents:
+            dataset = self.sets[split]
+            device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+            # A pattern in both directions, and a model of k-space, need the whole readout.
+            hybrid = not self.needs_kspace and all(len(dataset.mask(name, 0, 0)[0]) == 1 for name in dataset.masks)
+            progress = partial(self.progress, f"Loading {self._where(split)} to {device}")
+            self._residents[split] = Resident(dataset.source, hybrid, device, self.num_workers, progress)
+        return self._residents[split]
 
 
 def _train_splits(splits: object) -> tuple[str, ...]:

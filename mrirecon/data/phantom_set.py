@@ -12,7 +12,7 @@ from fastmri.data.subsample import RandomMaskFunc
 from mrirecon.data.masks import draw_mask, volume_seed
 from mrirecon.data.written_set import COILS, SPLITS, Count, Job, Plan, WrittenSet
 from mrirecon.errors import ConfigError
-from mrirecon.io.fastmri import write_volume
+from mrirecon.io.fastmri_writer import write_volume
 from mrirecon.physics import phantom
 from mrirecon.physics.crop import center_crop
 from mrirecon.physics.fft import ifft2c

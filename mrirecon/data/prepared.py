@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrirecon.data import index_file
-from mrirecon.data.sample import HybridSlice
+from mrirecon.data.sample import HybridSlice, Slice
 from mrirecon.data.sources import image_size
 from mrirecon.data.volumes import Progress
 from mrirecon.errors import ConfigError, InputError
@@ -95,7 +95,7 @@ def unpack(record: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class PreparedReader:
     """Reads slices in hybrid space."""
 
-    slice_type = HybridSlice
+    slice_type: type[Slice] = HybridSlice
 
     def __init__(self, precisions: Mapping[Path, str]) -> None:
         self._precisions = dict(precisions)  # by the folder of the store

@@ -58,7 +58,7 @@ class Resident:
             self.place.append((shape, len(items[shape])))
             items[shape].append(item)
         self.groups = {shape: _empty(shape, len(members), device) for shape, members in items.items()}
-        loader = DataLoader(source, batch_size=None, num_workers=num_workers)  # type: ignore[arg-type]
+        loader: DataLoader[Slice] = DataLoader(source, batch_size=None, num_workers=num_workers)  # type: ignore[arg-type]
         for item, read in enumerate(loader):
             self._keep(item, read)
             progress(item + 1, len(source))

@@ -15,7 +15,7 @@ from mrirecon.data.subjects import digest, file_names, plain, split_subjects
 from mrirecon.data.written_set import SPLITS, Count, Job, Plan, WrittenSet
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import images
-from mrirecon.io.fastmri import write_volume
+from mrirecon.io.fastmri_writer import write_volume
 from mrirecon.io.image_volume import SLICE_AXES, ImageVolume
 from mrirecon.io.images import ImageSource
 from mrirecon.io.scan import MIN_SIZE

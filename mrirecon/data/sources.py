@@ -31,7 +31,7 @@ class Reader(Protocol):
 class FastmriReader:
     """Reads k-space from files in the fastMRI layout."""
 
-    slice_type = Slice
+    slice_type: type[Slice] = Slice
 
     def size(self, info: ScanInfo) -> tuple[int, int]:
         """(h, w)"""

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from mrirecon.data.index import Entry, Index, usable
+from mrirecon.data.index import Index, usable
+from mrirecon.data.index_file import Entry
 from mrirecon.data.sources import FastmriReader
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import fastmri

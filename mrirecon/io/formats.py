@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-import h5py
+from h5py import h5a, h5g
 
 from mrirecon.errors import InputError
 from mrirecon.io import fastmri, hdf5
@@ -15,7 +15,7 @@ class Format(NamedTuple):
     """One row: how the format is recognised among HDF5 files, and what reads it."""
 
     name: str
-    recognise: Callable[[h5py.File], bool]
+    recognise: Callable[[hdf5.UntrustedFile], bool]
     inspect: Callable[[Path], ScanInfo]
     read: Callable[[Path], Scan]
 
@@ -43,17 +43,17 @@ def _format_of(path: Path) -> Format:
     return known
 
 
-def _has_kspace(h5file: h5py.File) -> bool:
+def _has_kspace(h5file: hdf5.UntrustedFile) -> bool:
     return h5file.id.links.exists(b"kspace")
 
 
-def _is_ismrmrd(h5file: h5py.File) -> bool:
+def _is_ismrmrd(h5file: hdf5.UntrustedFile) -> bool:
     group = hdf5.child(h5file, "dataset")
-    return isinstance(group, h5py.Group) and group.id.links.exists(b"xml")
+    return isinstance(group, h5g.GroupID) and group.links.exists(b"xml")
 
 
-def _is_scan_archive(h5file: h5py.File) -> bool:
-    return "H5ArchiveVersion" in h5file.attrs and h5file.id.links.exists(b"ArchiveMetaData")
+def _is_scan_archive(h5file: hdf5.UntrustedFile) -> bool:
+    return h5a.exists(h5file.id, b"H5ArchiveVersion") and h5file.id.links.exists(b"ArchiveMetaData")
 
 
 def _unsupported(reason: str) -> Callable[[Path], NoReturn]:
