@@ -171,9 +171,10 @@ def test_ms_ssim_is_torchmetrics_for_any_unit_and_one_for_equal_images() -> None
         single = multiscale_structural_similarity_index_measure(
             pred[i].double()[None, None], target[i].double()[None, None], data_range=data_range[i].item()
         )
-        assert found[i].item() == pytest.approx(single.item(), abs=1e-12)
+        # torchmetrics rounds the five exponents to float32.
+        assert found[i].item() == pytest.approx(single.item(), abs=1e-8)
         assert torch.equal(multiscale.ms_ssim(pred[i][None], target[i][None], data_range[i][None])[0], found[i])
-    assert multiscale.ms_ssim(target, target, data_range).tolist() == pytest.approx([1, 1, 1], abs=1e-14)
+    assert multiscale.ms_ssim(target, target, data_range).tolist() == pytest.approx([1, 1, 1], abs=1e-12)
     assert (found < 0.99).all()
 
 

@@ -48,23 +48,27 @@ def _mirrored(length: int, radius: int, device: torch.device) -> Tensor:
 
 def laplacian_of_gaussian(image: Tensor) -> Tensor:
     """The sum of both second derivatives after smoothing, where the filter fits.  (*b y x) -> (*b y-14 x-14)"""
-    smooth, curved = _taps()
-    along_y = _filter(_filter(image, curved, -2), smooth, -1)
-    return along_y + _filter(_filter(image, smooth, -2), curved, -1)
+    smooth = gaussian(SIGMA, RADIUS)
+    curved = [value * ((i / SIGMA) ** 2 - 1) / SIGMA**2 for i, value in enumerate(smooth)]
+    along_y = symmetric_filter(symmetric_filter(image, curved, -2), smooth, -1)
+    return along_y + symmetric_filter(symmetric_filter(image, smooth, -2), curved, -1)
 
 
-def _taps() -> tuple[list[float], list[float]]:
-    """A Gaussian that sums to 1 and its second derivative, from the middle outwards."""
-    gaussian = [math.exp(-0.5 * (i / SIGMA) ** 2) for i in range(RADIUS + 1)]
-    total = gaussian[0] + 2 * sum(gaussian[1:])
-    smooth = [value / total for value in gaussian]
-    return smooth, [value * ((i / SIGMA) ** 2 - 1) / SIGMA**2 for i, value in enumerate(smooth)]
+def gaussian(sigma: float, radius: int) -> list[float]:
+    """Samples of a Gaussian from the middle outwards, which sum to 1 over both sides."""
+    values = [math.exp(-0.5 * (i / sigma) ** 2) for i in range(radius + 1)]
+    total = values[0] + 2 * sum(values[1:])
+    return [value / total for value in values]
 
 
-def _filter(image: Tensor, taps: list[float], dim: int) -> Tensor:
-    """A symmetric filter along one axis.  Additions one by one: the bits of a convolution depend on the batch."""
-    length = image.shape[dim] - 2 * RADIUS
-    out = image.narrow(dim, RADIUS, length) * taps[0]
+def symmetric_filter(image: Tensor, taps: list[float], dim: int) -> Tensor:
+    """A filter given from its middle outwards, along one axis, where it fits: that axis loses 2 (len(taps) - 1).
+
+    Additions one by one: the bits of torch's convolutions depend on the batch, and in float64 they are slow.
+    """
+    radius = len(taps) - 1
+    length = image.shape[dim] - 2 * radius
+    out = image.narrow(dim, radius, length) * taps[0]
     for i, tap in enumerate(taps[1:], start=1):
-        out.add_(image.narrow(dim, RADIUS - i, length) + image.narrow(dim, RADIUS + i, length), alpha=tap)
+        out.add_(image.narrow(dim, radius - i, length) + image.narrow(dim, radius + i, length), alpha=tap)
     return out

@@ -1,6 +1,7 @@
 """Sums over the pixels of slices on a CPU: by strips of rows that stay in its cache, dealt to threads, in fixed order.
 
-What a slice gives depends on nothing but the slice: neither on its batch nor on the number of threads.
+What a slice gives depends on nothing but the slice: neither on its batch nor on the number of threads. All in float64:
+in float32, half as long, the cancellation in the variances moves SSIM by up to 1e-6, and more where images are flat.
 """
 
 from collections.abc import Callable
