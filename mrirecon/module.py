@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mrirecon.data.datamodule import ReconDataModule
-from mrirecon.data.sample import Sample, Slice, undersample
+from mrirecon.data.sample import Sample
 from mrirecon.errors import ConfigError, DivergedError
 from mrirecon.metrics.volume import SCORES, VolumeScores, mean_score
 
@@ -49,17 +49,8 @@ class ReconModule(pl.LightningModule):
         """The reconstruction of a batch, in units of `batch.scale`.  -> (b y x)"""
         return self.model(batch.masked_kspace, batch.mask, batch.acs_mask, batch.zero_filled)
 
-    @property
-    def needs_kspace(self) -> bool:
-        """Whether the model looks at k-space, and not at the zero-filled image alone."""
-        return bool(getattr(self.model, "needs_kspace", True))
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Sample | Any:
-        """The CPU reads, the device computes: the mask is applied where the model runs."""
-        return undersample(batch, self.needs_kspace) if isinstance(batch, Slice) else batch
-
     def setup(self, stage: str) -> None:
-        self._datamodule().check_model(int(getattr(self.model, "min_size", 1)), self.needs_kspace)
+        self._datamodule().check_model(*needs(self.model))
         if stage == "fit" and not any(p.requires_grad for p in self.parameters()):
             raise ConfigError(
                 "model: has nothing to train; score it with: python scripts/evaluate.py model=zero_filled"
@@ -173,6 +164,11 @@ class ReconModule(pl.LightningModule):
 
     def _datamodule(self) -> ReconDataModule:
         return self.trainer.datamodule  # type: ignore[attr-defined]
+
+
+def needs(model: nn.Module) -> tuple[int, bool]:
+    """The smallest image side a model works on, and whether it looks at k-space and not at the image alone."""
+    return int(getattr(model, "min_size", 1)), bool(getattr(model, "needs_kspace", True))
 
 
 def _or_nan(value: float | None) -> float:

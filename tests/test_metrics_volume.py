@@ -6,13 +6,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_laplace
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
-from mrirecon.errors import InputError
-from mrirecon.metrics.volume import VolumeScores
+from mrirecon.errors import ConfigError, InputError
+from mrirecon.metrics.volume import ALL_SCORES, VolumeScores
 
 NUM_SLICES = [3, 1, 4]
 
@@ -97,6 +99,67 @@ def test_sums_stay_in_float64_inside_a_module_of_half_precision() -> None:
     scores = module["scores"]
     assert isinstance(scores, VolumeScores)
     assert updated(scores, [list(range(8))]).compute() == updated(VolumeScores(), [list(range(8))]).compute()
+
+
+def test_further_scores_are_their_formulas_over_the_whole_volume() -> None:
+    everything = slices()
+    scores = updated(VolumeScores(("mae", "hfen", "mse")), [[0, 1, 2], [3, 4, 5, 6, 7]])
+    found = scores.compute()
+    for index, volume in enumerate(found["volumes"]):
+        pred, target = (everything[name][everything["volume"] == index].double() for name in ("pred", "target"))
+        error = pred - target
+        assert volume["mse"] == pytest.approx(error.square().mean().item(), rel=1e-13)
+        assert volume["mae"] == pytest.approx(error.abs().mean().item(), rel=1e-13)
+        by_log = [[gaussian_laplace(s, 1.5, truncate=14 / 3) for s in v.numpy()] for v in (error, target)]
+        assert volume["hfen"] == pytest.approx(np.linalg.norm(by_log[0]) / np.linalg.norm(by_log[1]), rel=1e-11)
+    for score in scores.scores:
+        assert found[score] == pytest.approx(sum(volume[score] for volume in found["volumes"]) / 3)
+    assert not {"ssim", "psnr", "nmse", "ms_ssim"} & (set(found) | set(found["volumes"][0]))
+
+
+def test_further_scores_leave_the_core_ones_alone_and_keep_their_bits_in_any_batch() -> None:
+    found = updated(VolumeScores(ALL_SCORES), [list(range(8))]).compute()
+    core = updated(VolumeScores(), [list(range(8))]).compute()
+    assert all(found[name] == core[name] for name in ("ssim", "psnr", "nmse", "loss"))
+    assert updated(VolumeScores(ALL_SCORES), [[7, 2, 5], [0], [6, 4, 1, 3]]).compute() == found
+
+
+def test_ms_ssim_has_a_value_where_five_scales_fit_and_a_reason_where_not() -> None:
+    target = torch.rand(2, 176, 180)
+    scores = VolumeScores(ALL_SCORES)
+    scores.update(target + 0.1 * torch.rand(2, 176, 180), target, torch.ones(2), torch.zeros(2), torch.arange(2))
+    scores.update(target[:, :175], target[:, 1:], torch.ones(2), torch.ones(2), torch.arange(2))
+    found = scores.compute()
+    assert 0.5 < found["volumes"][0]["ms_ssim"] < 1
+    assert found["ms_ssim"] == found["volumes"][0]["ms_ssim"]
+    assert (found["volumes"][1]["ms_ssim"], found["num_undefined"]) == (None, 1)
+    assert found["volumes"][1]["undefined"] == {
+        "ms_ssim": "five scales need at least 176 pixels each way, but a slice has 175"
+    }
+
+
+def test_a_black_volume_has_no_score_but_its_errors() -> None:
+    scores = VolumeScores(ALL_SCORES)
+    scores.update(torch.full((2, 9, 9), 0.5), torch.zeros(2, 9, 9), torch.zeros(2), torch.zeros(2), torch.arange(2))
+    found = scores.compute()
+    assert (found["mse"], found["mae"]) == (0.25, 0.5)
+    assert all(found[name] is None for name in ("ssim", "psnr", "nmse", "ms_ssim", "hfen"))
+    assert found["num_undefined"] == 5
+
+
+def test_slices_that_are_flat_each_have_no_edges_to_compare() -> None:
+    target = torch.stack([torch.zeros(9, 9), torch.full((9, 9), 0.1)])
+    scores = VolumeScores(("hfen",))
+    scores.update(torch.rand(2, 9, 9), target, torch.full((2,), 0.1), torch.zeros(2), torch.arange(2))
+    (volume,) = scores.compute()["volumes"]
+    assert volume["hfen"] is None
+    assert volume["undefined"] == {"hfen": "every slice of the target is of one value: it has no edges"}
+
+
+@pytest.mark.parametrize("scores", [(), ("ssim", "ssim"), ("ssim", "lpips"), "ssim"])
+def test_scores_that_do_not_exist_are_refused(scores: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="out of ssim, psnr, nmse, mse, mae, ms_ssim, hfen, but is"):
+        VolumeScores(scores)
 
 
 def test_loss_is_none_where_none_was_given() -> None:
@@ -186,6 +249,8 @@ def test_nothing_to_score_is_refused() -> None:
 
 # Uneven shares; rank 0, the one that would warn, has none; slices 2 and 7 are dealt twice.
 SHARES: list[list[list[int]]] = [[], [[7, 2], [0, 1]], [[3, 4, 5], [6], [2, 7]]]
+# Two volumes, three ranks, and every score: the empty rank must send rows of the same width.
+FEW: list[list[list[int]]] = [[], [[2], [0, 3]], [[1]]]
 
 
 def score_my_share(rank: int, meeting: str, folder: str) -> None:
@@ -195,7 +260,8 @@ def score_my_share(rank: int, meeting: str, folder: str) -> None:
     found = [updated(VolumeScores(), SHARES[rank]).compute()]
     if rank > 0:
         found.append(updated(VolumeScores(process_group=pair), SHARES[rank]).compute())
-    torch.save(found, Path(folder, f"{rank}.pt"))
+    few = updated(VolumeScores(ALL_SCORES), FEW[rank]).compute()
+    torch.save((found, few), Path(folder, f"{rank}.pt"))
     torch.distributed.destroy_process_group()
 
 
@@ -206,5 +272,8 @@ def test_two_and_three_ranks_with_uneven_shares_give_the_bits_of_one(tmp_path: P
     )  # the ranks share one slow import of torchmetrics
     start_processes(score_my_share, arguments, nprocs=3, start_method="forkserver")
     alone = updated(VolumeScores(), [list(range(8))]).compute()
+    few_alone = updated(VolumeScores(ALL_SCORES), [[0, 1, 2, 3]]).compute()
     for rank in range(3):
-        assert all(found == alone for found in torch.load(tmp_path / f"{rank}.pt", weights_only=True))
+        found, few = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert all(scores == alone for scores in found)
+        assert few == few_alone

@@ -107,7 +107,7 @@ class Reference:
         return float(loss.detach())
 
 
-class Wide(ReconModule):
+class Wide(ReconDataModule):
     """The same batches in double precision: fastMRI's parts are then followed without rounding in the way."""
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -123,8 +123,7 @@ def train_20_steps(
     model = small_unet(chans=8, num_pool_layers=3)
     weights = {k: v.clone() for k, v in model.network.state_dict().items()}  # type: ignore[union-attr]
     optimizer = partial(torch.optim.RMSprop, lr=1e-3, weight_decay=0.0)
-    kind = Wide if dtype == torch.float64 else ReconModule
-    module = kind(model, L1Loss(), optimizer, partial(schedules.step, step_size=40, gamma=0.1), target_clamp=6.0)
+    module = ReconModule(model, L1Loss(), optimizer, partial(schedules.step, step_size=40, gamma=0.1), target_clamp=6.0)
     losses = Losses()
     trainer = trainer_of(tmp_path, losses, *callbacks, max_epochs=-1, max_steps=20, limit_val_batches=0)
     trainer.fit(module.to(dtype), data)
@@ -146,7 +145,7 @@ def training_root(request: pytest.FixtureRequest, tmp_path: Path, volume: Volume
 def test_twenty_training_losses_equal_fastmri_s(tmp_path: Path, training_root: Path) -> None:
     """Free-running, in double precision: RMSprop moves by the sign of a gradient at first, so float32 rounding of
     gradients that should vanish changes whole steps, in fastMRI's loop against itself too (see the next tests)."""
-    data = ReconDataModule(str(training_root), "singlecoil", MASK, 1, 0, "headers", "val", 0)
+    data = Wide(str(training_root), "singlecoil", MASK, 1, 0, "headers", "val", 0)
     losses, weights = train_20_steps(tmp_path, data, torch.float64)
     reference = Reference(training_root, data.sets["train"], weights, torch.float64)
     expected = [reference.step(draw) for draw in losses.draws]

@@ -6,6 +6,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import default_collate
 
+from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.sources import Draw, MaskedSlices, effective_acceleration
 from mrirecon.pictures import panels, row, sheet
 
@@ -23,10 +24,11 @@ class ImageLogger(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(trainer.logger, TensorBoardLogger):
             return
-        dataset: MaskedSlices = trainer.datamodule.sets["val"]  # type: ignore[attr-defined]
+        data: ReconDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        dataset = data.sets["val"]
         for item, name in _choose(dataset, self.num_images).items():
-            read = pl_module.transfer_batch_to_device(default_collate([dataset[Draw(item, 0)]]), pl_module.device, 0)
-            batch = pl_module.on_after_batch_transfer(read, 0)
+            read = data.transfer_batch_to_device(default_collate([dataset[Draw(item, 0)]]), pl_module.device, 0)
+            batch = data.on_after_batch_transfer(read, 0)
             with trainer.precision_plugin.forward_context():
                 pred = pl_module(batch)[0]
             images = panels(batch.zero_filled[0], pred, batch.target[0])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
@@ -15,7 +15,7 @@ from mrirecon.data.batches import ShapeBatches
 from mrirecon.data.masks import Masking, by_acceleration, volume_mask
 from mrirecon.data.prepared import PreparedVolumes
 from mrirecon.data.resident import Resident, ResidentLoader
-from mrirecon.data.sample import HybridSlice, Slice
+from mrirecon.data.sample import HybridSlice, Sample, Slice, undersample
 from mrirecon.data.selection import Selection
 from mrirecon.data.sources import MaskedSlices, Source, image_size
 from mrirecon.data.volumes import Progress, Volumes, folders
@@ -244,6 +244,10 @@ class ReconDataModule(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Sample | Any:
+        """The CPU reads, the device computes: the mask is applied where the model runs."""
+        return undersample(batch, self.needs_kspace) if isinstance(batch, Slice) else batch
 
     def _resident(self, split: str) -> Resident:
         """The slices of a split on the device, brought there once."""

@@ -66,7 +66,7 @@ class Resident:
     def _keep(self, item: int, read: Slice) -> None:
         shape, number = self.place[item]
         group, kspace = self.groups[shape], read.kspace.to(self.device)
-        if kspace.shape[-2] != shape[1]:
+        if self.slice_type is HybridSlice and not isinstance(read, HybridSlice):
             kspace = to_hybrid(kspace, shape[1])
         group.kspace[number] = kspace
         for kept, value in zip(group[1:], (read.target, read.data_range, read.slice_num), strict=True):

@@ -1,7 +1,7 @@
 """Scores per volume, as fastMRI defines them: sums per slice on the device, formulas per volume over all ranks."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,13 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from mrirecon.errors import InputError
-from mrirecon.metrics.functional import nmse, psnr, squared_error, squared_norm, ssim
+from mrirecon.errors import ConfigError, InputError
+from mrirecon.metrics.edges import edge_error, edge_norm, hfen
+from mrirecon.metrics.functional import absolute_error, nmse, psnr, squared_error, squared_norm, ssim
+from mrirecon.metrics.multiscale import MIN_SIDE, ms_ssim
 
 SCORES = ("ssim", "psnr", "nmse")
+ALL_SCORES = (*SCORES, "mse", "mae", "ms_ssim", "hfen")
 
 # A slice as one row of float64: what the formulas of its volume need, and no image.
 _COLUMNS = (
@@ -21,7 +24,7 @@ _COLUMNS = (
     "slice_num",
     "data_range",
     "num_pixels",
-    "ssim",
+    "min_side",
     "squared_error",
     "squared_norm",
     "target_min",
@@ -29,25 +32,47 @@ _COLUMNS = (
     "has_loss",
     "loss",
 )
-_ROW = np.dtype([(name, np.float64) for name in _COLUMNS])
+# What a score needs beyond that, computed only where the score is asked for.
+_MEASURES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "ssim": ssim,
+    "ms_ssim": ms_ssim,
+    "absolute_error": lambda pred, target, data_range: absolute_error(pred, target),
+    "edge_error": lambda pred, target, data_range: edge_error(pred, target),
+    "edge_norm": lambda pred, target, data_range: edge_norm(target),
+}
+_MEASURES_OF = {
+    "ssim": ("ssim",),
+    "ms_ssim": ("ms_ssim",),
+    "mae": ("absolute_error",),
+    "hfen": ("edge_error", "edge_norm"),
+}
 
 # Data ranges of one volume may differ by the rounding of a change of units in float32.
 _TOLERANCE = 1e-6
 
 
 class VolumeScores(Metric):
-    """SSIM, PSNR and NMSE of every volume and their means over volumes; the same bits for any batch size and any ranks.
+    """Scores of every volume and their means over volumes; the same bits for any batch size and any ranks.
 
-    A slice counts once, by its (volume, slice_num), however often a sampler repeats it. Scores do not depend on the
-    unit of pred, target and data_range, as long as it is the same. A score that its volume's target leaves undefined is
-    None, with the reason beside it, and is in no mean. A NaN in a pred is no such case: its score and the mean are NaN.
+    `scores` names them, out of `ALL_SCORES`; no other is computed. A slice counts once, by its (volume, slice_num),
+    however often a sampler repeats it. Scores do not depend on the unit of pred, target and data_range, as long as it
+    is the same; only `mae` is in that unit, and `mse` in its square. A score that its volume's target leaves undefined
+    is None, with the reason beside it, and is in no mean. A NaN in a pred is no such case: its score and the mean are
+    NaN.
     """
 
     full_state_update = False
     rows: list[Tensor]
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, scores: Sequence[str] = SCORES, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if not scores or len(set(scores)) < len(scores) or not set(scores) <= set(ALL_SCORES):
+            raise ConfigError(
+                f"scores must be distinct names, one or more, out of {', '.join(ALL_SCORES)}, but is {list(scores)}: "
+                "correct the names"
+            )
+        self.scores = tuple(scores)
+        self.measures = tuple(name for score in self.scores for name in _MEASURES_OF.get(score, ()))
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
     @torch.no_grad()
@@ -70,7 +95,7 @@ class VolumeScores(Metric):
             "slice_num": slice_num,
             "data_range": data_range,
             "num_pixels": target.new_full((b,), y * x, dtype=torch.float64),
-            "ssim": ssim(pred, target, data_range),
+            "min_side": target.new_full((b,), min(y, x), dtype=torch.float64),
             "squared_error": squared_error(pred, target),
             "squared_norm": squared_norm(target),
             "target_min": target.amin((1, 2)),
@@ -78,22 +103,23 @@ class VolumeScores(Metric):
             "has_loss": target.new_full((b,), loss is not None),
             "loss": target.new_zeros(b) if loss is None else loss,
         }
-        row = [columns[name].to(device=pred.device, dtype=torch.float64) for name in _COLUMNS]
+        columns |= {name: _MEASURES[name](pred, target, data_range) for name in self.measures}
+        row = [columns[name].to(device=pred.device, dtype=torch.float64) for name in self._columns()]
         self.rows.append(torch.stack(row, dim=1))
 
     def compute(self) -> dict[str, Any]:
         """Means over volumes, and `volumes`: one dict per volume, in the order of their indices.
 
-        `ssim`, `psnr`, `nmse` are None where no volume has one; `loss` is the mean over slices, None where none was
+        A score is None where no volume has one; `loss` is the mean over slices, None where none was
         given; `num_undefined` counts the undefined scores of all volumes. Raises InputError where no slice was scored
         or the slices of a volume disagree on its data range.
         """
-        table = _distinct(_as_table(self.rows))
+        table = _distinct(_as_table(self.rows, self._columns()))
         if not len(table):
             raise InputError("there is nothing to score: no slice was evaluated; check that the data set is not empty")
         groups = np.split(table, np.flatnonzero(np.diff(table["volume"])) + 1)
-        volumes = [_volume_scores(group) for group in groups]
-        means = {score: mean_score(volumes, score) for score in SCORES}
+        volumes = [_volume_scores(group, self.scores) for group in groups]
+        means = {score: mean_score(volumes, score) for score in self.scores}
         return {
             **means,
             "loss": _mean_loss(table),
@@ -107,8 +133,11 @@ class VolumeScores(Metric):
         torchmetrics 1.9 would send a one-dimensional float32 tensor for it, which cannot be joined with rows.
         """
         if len(self.rows) == 0:
-            self.rows = [torch.empty(0, len(_COLUMNS), dtype=torch.float64, device=self.device)]
+            self.rows = [torch.empty(0, len(self._columns()), dtype=torch.float64, device=self.device)]
         super().sync(*args, **kwargs)
+
+    def _columns(self) -> tuple[str, ...]:
+        return _COLUMNS + self.measures
 
     @property
     def update_called(self) -> bool:
@@ -116,33 +145,38 @@ class VolumeScores(Metric):
         return True
 
 
-def _as_table(rows: list[Tensor] | Tensor) -> np.ndarray:
+def _as_table(rows: list[Tensor] | Tensor, columns: Sequence[str]) -> np.ndarray:
     """All rows in one structured array, from a rank's list or from what was gathered."""
-    return dim_zero_cat(rows).cpu().numpy().view(_ROW)[:, 0]
+    row = np.dtype([(name, np.float64) for name in columns])
+    return dim_zero_cat(rows).cpu().numpy().view(row)[:, 0]
 
 
 def _distinct(table: np.ndarray) -> np.ndarray:
     """Every (volume, slice) once, sorted; the later columns only make the choice among repeats independent of order."""
-    table = table[np.lexsort([table[name] for name in reversed(_COLUMNS)])]
+    table = table[np.lexsort([table[name] for name in reversed(table.dtype.names or ())])]
     is_new = np.ones(len(table), dtype=bool)
     is_new[1:] = (np.diff(table["volume"]) != 0) | (np.diff(table["slice_num"]) != 0)
     return table[is_new]
 
 
-def _volume_scores(slices: np.ndarray) -> dict[str, Any]:
-    undefined = _undefined(slices)
+def _volume_scores(slices: np.ndarray, scores: Sequence[str]) -> dict[str, Any]:
+    undefined = {score: reason for score, reason in _undefined(slices).items() if score in scores}
     error, pixels = math.fsum(slices["squared_error"]), math.fsum(slices["num_pixels"])
     data_range = _data_range(slices)
     formulas = {
         "ssim": lambda: _mean(slices["ssim"]),
+        "ms_ssim": lambda: _mean(slices["ms_ssim"]),
         "psnr": lambda: psnr(error, pixels, data_range),
         "nmse": lambda: nmse(error, math.fsum(slices["squared_norm"])),
+        "mse": lambda: error / pixels,
+        "mae": lambda: math.fsum(slices["absolute_error"]) / pixels,
+        "hfen": lambda: hfen(math.fsum(slices["edge_error"]), math.fsum(slices["edge_norm"])),
     }
     return {
         "volume": int(slices["volume"][0]),
         "num_slices": len(slices),
         "data_range": data_range,
-        **{score: None if score in undefined else formula() for score, formula in formulas.items()},
+        **{score: None if score in undefined else formulas[score]() for score in scores},
         "loss": _mean_loss(slices),
         "undefined": undefined,
     }
@@ -160,12 +194,19 @@ def _data_range(slices: np.ndarray) -> float:
 
 def _undefined(slices: np.ndarray) -> dict[str, str]:
     """Why a score of this volume has no value; every reason lies in the target, or in a pred that equals it."""
-    reasons = {}
-    data_range = _data_range(slices)
+    reasons: dict[str, str] = {}
+    data_range, largest = _data_range(slices), slices["target_max"].max()
+    if slices["target_min"].min() == largest:
+        flat = f"the target is {largest:g} everywhere: it has no structure to compare"
+        reasons |= {"ssim": flat, "ms_ssim": flat}
+    if np.array_equal(slices["target_min"], slices["target_max"]):  # the filter leaves rounding errors, not zeros
+        reasons["hfen"] = "every slice of the target is of one value: it has no edges"
+    if (side := slices["min_side"].min()) < MIN_SIDE:
+        reasons["ms_ssim"] = f"five scales need at least {MIN_SIDE} pixels each way, but a slice has {side:.0f}"
     if not 0 < data_range < math.inf:
-        reasons["ssim"] = reasons["psnr"] = f"the data range is {data_range:g}, not a positive number"
-    elif slices["target_min"].min() == slices["target_max"].max():
-        reasons["ssim"] = f"the target is {slices['target_max'].max():g} everywhere: it has no structure to compare"
+        reasons |= dict.fromkeys(
+            ("ssim", "ms_ssim", "psnr"), f"the data range is {data_range:g}, not a positive number"
+        )
     if not np.any(slices["squared_norm"]):
         reasons["nmse"] = "the target is zero everywhere"
     if not np.any(slices["squared_error"]):
