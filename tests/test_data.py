@@ -530,4 +530,4 @@ def test_the_index_is_not_sent_to_workers(folder: Path) -> None:
     """What a worker is given is the dataset: it knows the descriptions, and no index."""
     data = ready(folder)
     assert b"mrirecon.data.index" not in pickle.dumps(data.sets["train"])
-    assert b"mrirecon.data.index" in pickle.dumps(data.volumes)
+    assert b"mrirecon.data.index" in pickle.dumps(data.volumes._indexes)
