@@ -86,7 +86,9 @@ def instantiate(key: str, node: Any, **kwargs: Any) -> Any:
 def build_datamodule(cfg: DictConfig, progress: Progress | None = None) -> ReconDataModule:
     """The data, with the masks that are drawn over it. Nothing is read yet."""
     mask = None if cfg.get("mask") is None else instantiate("mask", cfg.mask)
-    return instantiate("data", cfg.data, mask=mask, split=cfg.split, seed=cfg.seed, progress=progress)
+    augmentation = None if cfg.get("augmentation") is None else instantiate("augmentation", cfg.augmentation)
+    chosen = {"mask": mask, "augmentation": augmentation, "split": cfg.split, "seed": cfg.seed}
+    return instantiate("data", cfg.data, **chosen, progress=progress)
 
 
 def build_module(cfg: DictConfig) -> ReconModule:
@@ -169,7 +171,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 # What a continued run may change, and the schedules whose shape does not depend on the length of the run.
 _MUST_STAY = (
-    "seed", "target_clamp", "data.", "mask.", "model.", "loss.", "optimizer.", "scheduler.",
+    "seed", "target_clamp", "data.", "mask.", "augmentation.", "model.", "loss.", "optimizer.", "scheduler.",
     "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip", "trainer.limit_train_batches",
     "trainer.overfit_batches", "trainer.devices", "trainer.num_nodes",
 )  # fmt: skip

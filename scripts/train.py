@@ -23,7 +23,18 @@ from mrirecon.evaluation import evaluate, print_scores, write_json
 from mrirecon.models.image_domain import ZeroFilled
 from mrirecon.module import ReconModule
 
-CONTINUED = ("data", "mask", "model", "loss", "optimizer", "scheduler", "trainer", "seed", "target_clamp")
+CONTINUED = (
+    "data",
+    "mask",
+    "augmentation",
+    "model",
+    "loss",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "seed",
+    "target_clamp",
+)
 
 
 @command("train", from_checkpoint=CONTINUED)

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from mrirecon.data.augmentation import Augmentation, moved
 from mrirecon.data.batches import ShapeBatches
 from mrirecon.data.masks import Masking, by_acceleration, volume_mask
 from mrirecon.data.prepared import PreparedVolumes
@@ -56,6 +57,7 @@ class ReconDataModule(pl.LightningDataModule):
     split: what evaluation scores, val or test; only this folder need exist for it.
     seed: of shuffling, of training masks and of what a sample rate chooses.
     train_splits: the folders to train on. The other keys choose among the files: see `selection.Selection`.
+    augmentation: moves the images of training slices before they are undersampled; None leaves them as they are.
     writer: what makes the data of `root`, where it is not there yet; None for data of your own.
     progress: called with (what, done, total) while the data is written and checked.
 
@@ -82,6 +84,7 @@ class ReconDataModule(pl.LightningDataModule):
         fixed_masks: bool = False,
         prepared: str | Sequence[str] | None = None,
         resident: bool = False,
+        augmentation: Augmentation | None = None,
         writer: Writer | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -94,7 +97,7 @@ class ReconDataModule(pl.LightningDataModule):
             raise ConfigError(
                 f"data.batch_size={batch_size} and data.num_workers={num_workers}: expected at least 1 and at least 0"
             )
-        self.mask, self.fixed_masks = mask, fixed_masks
+        self.mask, self.fixed_masks, self.augmentation = mask, fixed_masks, augmentation
         self.challenge = cast(fastmri.Challenge, challenge)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.split, self.seed = split, seed
@@ -177,7 +180,9 @@ class ReconDataModule(pl.LightningDataModule):
         for info in infos:
             self._check_mask(info)
         log.info("%s: %d volumes, %d slices", where, len(infos), len(source))
-        return MaskedSlices(source, masks, self.seed if training else None, self.fixed_masks)
+        if not training:
+            return MaskedSlices(source, masks, seed=None)
+        return MaskedSlices(source, masks, self.seed, self.fixed_masks, self.augmentation)
 
     def _check_mask(self, info: ScanInfo) -> None:
         if info.mask is not None:
@@ -247,7 +252,11 @@ class ReconDataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Sample | Any:
         """The CPU reads, the device computes: the mask is applied where the model runs."""
-        return undersample(batch, self.needs_kspace) if isinstance(batch, Slice) else batch
+        if not isinstance(batch, Slice):
+            return batch
+        if self.augmentation is not None and self.trainer is not None and self.trainer.training:
+            batch = moved(batch)
+        return undersample(batch, self.needs_kspace)
 
     def _resident(self, split: str) -> Resident:
         """The slices of a split on the device, brought there once."""
