@@ -8,7 +8,6 @@ reconstruction has standard deviation 1, as a `Sample` has: one value means the 
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
