@@ -24,17 +24,8 @@ from mrirecon.models.image_domain import ZeroFilled
 from mrirecon.module import ReconModule
 
 CONTINUED = (
-    "data",
-    "mask",
-    "augmentation",
-    "model",
-    "loss",
-    "optimizer",
-    "scheduler",
-    "trainer",
-    "seed",
-    "target_clamp",
-)
+    "data", "mask", "augmentation", "model", "loss", "optimizer", "scheduler", "trainer", "seed", "target_clamp",
+)  # fmt: skip
 
 
 @command("train", from_checkpoint=CONTINUED)
