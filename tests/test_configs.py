@@ -80,14 +80,14 @@ def test_the_weighted_sum_is_built_with_its_terms() -> None:
 
 # What Python fills in when the parts are put together, per group.
 BOUND = {
-    "data": {"mask", "split", "seed", "progress", "writer"},
+    "data": {"mask", "augmentation", "split", "seed", "progress", "writer"},
     "mask": {"seed"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "num_steps", "num_epochs"},
 }
 
 
-@pytest.mark.parametrize("group", ["data", "loss", "mask", "model", "optimizer", "scheduler"])
+@pytest.mark.parametrize("group", ["augmentation", "data", "loss", "mask", "model", "optimizer", "scheduler"])
 def test_every_knob_of_a_constructor_is_in_its_yaml(group: str) -> None:
     """The saved config is the whole record only if no default hides in Python."""
     for path in sorted((CONF / group).glob("*.yaml")):
