@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p
+from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s
 
 from mrirecon.errors import InputError
 from mrirecon.io.hdf5_checks import (
@@ -24,6 +24,7 @@ from mrirecon.io.hdf5_checks import (
     need_sound_heaps,
     need_stored,
     refuse,
+    type_of,
 )
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -54,7 +55,14 @@ class UntrustedFile:
     @cached_property
     def links(self) -> dict[bytes, int]:
         """The first hundred names at the top of the file, and what kind of link each is."""
-        return {name: self.id.links.get_info(name).type for name in islice(self.id, _MOST_NAMES)}
+        links: dict[bytes, int] = {}
+
+        def take(name: bytes, info: h5l.LinkInfo) -> bool | None:
+            links[name] = info.type
+            return True if len(links) == _MOST_NAMES else None
+
+        self.id.links.iterate(take, info=True)
+        return links
 
     def link(self, name: bytes) -> int | None:
         """What kind of link a name is, or None."""
@@ -98,7 +106,7 @@ def array(h5file: UntrustedFile, name: str, kinds: str) -> h5d.DatasetID | None:
     `kinds` is NumPy's letter of what it may hold: "c", "f" or "biuf".
     """
     dataset = _dataset(h5file, name)
-    if dataset is not None and dataset.dtype.kind not in kinds:
+    if dataset is not None and type_of(dataset).kind not in kinds:
         refuse(h5file.path, name, _NUMBERS[kinds], f"it holds {str(dataset.dtype)[:80]}", "Convert it")
     return dataset
 
@@ -111,8 +119,11 @@ def text(h5file: UntrustedFile, name: str) -> bytes | None:
     dataset = _dataset(h5file, name)
     if dataset is None or math.prod(dataset.shape) != 1 or h5py.check_string_dtype(dataset.dtype) is None:
         return None
-    raw = h5py.Dataset(dataset)[()] if _text_length(h5file, dataset) <= MAX_TEXT else None
-    raw = None if raw is None else np.asarray(raw).item()
+    raw = None
+    if _text_length(h5file, dataset) <= MAX_TEXT:
+        values = np.empty(dataset.shape, dataset.dtype)
+        dataset.read(h5s.ALL, h5s.ALL, values)
+        raw = values.item()
     if raw is None or len(raw) > MAX_TEXT:
         expected, cure = f"a text of at most {MAX_TEXT} bytes", "Store a shorter one, or remove it"
         refuse(h5file.path, name, expected, "it is larger", cure)
@@ -211,7 +222,7 @@ def _open_bytes(path: Path) -> FileIO:
         if not S_ISREG(mode):
             came = "a folder" if S_ISDIR(mode) else "no file"
             raise InputError(f"{path}: {expected}, but this is {came}. {cure}")
-        return path.open("rb", buffering=0)
+        return FileIO(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{path}: {expected}, but nothing is there. {cure}") from error
     except OSError as error:

@@ -6,7 +6,8 @@ import struct
 from pathlib import Path
 from typing import NoReturn
 
-from h5py import h5d, h5p, h5z
+import numpy as np
+from h5py import h5d, h5p, h5t, h5z
 
 from mrirecon.errors import InputError
 
@@ -24,6 +25,16 @@ _FILTERS = {
     h5z.FILTER_NBIT: "nbit",
     h5z.FILTER_LZF: "lzf",
 }
+
+
+# The types of sound volumes, which h5py takes long to recognise.
+_COMMON = [(h5t.py_create(dtype), dtype) for dtype in (np.dtype(np.complex64), np.dtype(np.float32))]
+
+
+def type_of(dataset: h5d.DatasetID) -> np.dtype:
+    """The type of the values."""
+    stored = dataset.get_type()
+    return next((dtype for common, dtype in _COMMON if stored == common), None) or dataset.dtype
 
 
 def refuse(path: Path, name: str, expected: str, came: str, cure: str) -> NoReturn:
@@ -56,7 +67,7 @@ def need_stored(path: Path, name: str, dataset: h5d.DatasetID, plist: h5p.PropDC
     num_bytes: the size of the file.
     """
     shape = dataset.shape
-    declared = (0 if shape is None else math.prod(shape)) * dataset.dtype.itemsize
+    declared = (0 if shape is None else math.prod(shape)) * type_of(dataset).itemsize
     stored = _num_stored_bytes(dataset, plist, num_bytes)
     most = stored * (_MAX_RATIO if plist.get_nfilters() else 1)
     if declared == 0 or declared > most:
@@ -97,7 +108,7 @@ def _need_chunks(path: Path, name: str, dataset: h5d.DatasetID, chunk: tuple[int
     expected, came = math.prod(math.ceil(size / length) for size, length in pairs), dataset.get_num_chunks()
     if expected != came:
         refuse(path, name, f"{expected} chunks", f"the file holds {came}", "It is unfinished: write it again")
-    if math.prod(chunk) * dataset.dtype.itemsize > most_bytes:
+    if math.prod(chunk) * type_of(dataset).itemsize > most_bytes:
         refuse(path, name, "chunks that the file can hold", f"they are {chunk}", "Write the file anew")
 
 
