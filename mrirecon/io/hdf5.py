@@ -13,24 +13,26 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s
+from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t
 
 from mrirecon.errors import InputError
 from mrirecon.io.hdf5_checks import (
     MAX_TEXT,
+    Stored,
     extents,
     need_inside,
     need_known_filters,
     need_sound_heaps,
     need_stored,
     refuse,
-    type_of,
 )
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_GAP = 1 << 26
 _MOST_NAMES = 100
 _NUMBERS = {"c": "complex numbers (complex64)", "f": "real numbers (float32)", "biuf": "zeros and ones (bool)"}
+# The types of sound volumes, which h5py takes long to recognise.
+_COMMON = [(h5t.py_create(dtype), dtype) for dtype in (np.dtype(np.complex64), np.dtype(np.float32))]
 # All that h5py raises on broken files; it has no exception of its own.
 _BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
 
@@ -100,13 +102,13 @@ def open_untrusted(path: Path) -> Iterator[UntrustedFile]:
             ) from error
 
 
-def array(h5file: UntrustedFile, name: str, kinds: str) -> h5d.DatasetID | None:
+def array(h5file: UntrustedFile, name: str, kinds: str) -> Stored | None:
     """The data set of that name, not read yet, or None; all its values are certain to lie in the file itself.
 
     `kinds` is NumPy's letter of what it may hold: "c", "f" or "biuf".
     """
     dataset = _dataset(h5file, name)
-    if dataset is not None and type_of(dataset).kind not in kinds:
+    if dataset is not None and dataset.dtype.kind not in kinds:
         refuse(h5file.path, name, _NUMBERS[kinds], f"it holds {str(dataset.dtype)[:80]}", "Convert it")
     return dataset
 
@@ -122,7 +124,7 @@ def text(h5file: UntrustedFile, name: str) -> bytes | None:
     raw = None
     if _text_length(h5file, dataset) <= MAX_TEXT:
         values = np.empty(dataset.shape, dataset.dtype)
-        dataset.read(h5s.ALL, h5s.ALL, values)
+        dataset.id.read(h5s.ALL, h5s.ALL, values)
         raw = values.item()
     if raw is None or len(raw) > MAX_TEXT:
         expected, cure = f"a text of at most {MAX_TEXT} bytes", "Store a shorter one, or remove it"
@@ -175,7 +177,7 @@ def _attribute_value(attr: h5a.AttrID, shape: tuple[int, ...]) -> Any:
     return values.item()
 
 
-def _dataset(h5file: UntrustedFile, name: str) -> h5d.DatasetID | None:
+def _dataset(h5file: UntrustedFile, name: str) -> Stored | None:
     opened = child(h5file, name)
     if opened is None:
         return None
@@ -185,13 +187,19 @@ def _dataset(h5file: UntrustedFile, name: str) -> h5d.DatasetID | None:
     plist = h5file.open(name.encode()).plist
     need_inside(h5file.path, name, plist)
     need_known_filters(h5file.path, name, plist)
-    need_stored(h5file.path, name, opened, plist, h5file.stat.st_size)
-    return opened
+    dataset = Stored(opened, opened.shape or (), _dtype(opened))
+    need_stored(h5file.path, name, dataset, plist, h5file.stat.st_size)
+    return dataset
 
 
-def _text_length(h5file: UntrustedFile, dataset: h5d.DatasetID) -> int:
+def _dtype(dataset: h5d.DatasetID) -> np.dtype:
+    stored = dataset.get_type()
+    return next((dtype for common, dtype in _COMMON if stored == common), None) or dataset.dtype
+
+
+def _text_length(h5file: UntrustedFile, dataset: Stored) -> int:
     """The bytes a single text claims to have: HDF5 allocates them, up to 4 GiB, before it looks for them."""
-    offset = dataset.get_offset()
+    offset = dataset.id.get_offset()
     if h5py.check_string_dtype(dataset.dtype).length is not None or offset is None:
         return dataset.dtype.itemsize
     h5file.raw.seek(offset)
