@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,8 +106,7 @@ def _parse(raw: bytes, root: Path) -> dict[str, Entry]:
 
 
 def _entry(root: Path, name: str, record: Any) -> Entry:
-    place = PurePosixPath(name)
-    _need(not place.is_absolute() and ".." not in place.parts and place.as_posix() == name, "name", name)
+    _need(not {"", ".", ".."}.intersection(name.split("/")), "name", name)
     _need(isinstance(record, dict) and record.keys() == set(Entry._fields), name, record)
     entry = Entry(**record)
     _need(_is_int(entry.size, 0) and _is_int(entry.modified, 0), name, entry[:2])
