@@ -11,8 +11,8 @@ from mrirecon.benchmarks.score_reference import largest_differences, make
 from mrirecon.metrics.functional import ssim
 
 NOTES = [
-    "Reference: `fastmri.evaluate`, which takes scikit-image's SSIM slice by slice on the CPU; in double precision where "
-    "values are compared. Speed is that of SSIM of one volume of 35 slices of 320x320."
+    "Reference: `fastmri.evaluate`, which takes scikit-image's SSIM slice by slice on the CPU; values are compared in "
+    "double precision. Speed is that of SSIM of one volume of 35 slices of 320x320."
 ]
 _ROUNDS = 9
 

@@ -128,7 +128,7 @@ class ReconDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Makes the data where a writer does and it is not there; looks the files up for all ranks."""
-        if self.writer is not None:
+        if self.writer is not None and not self.sets:
             self.writer.write(self._written_for, partial(self.progress, "Writing the data set"))
         if self.trainer is not None and self.trainer.world_size > 1:
             # Every rank raises it in its own setup; raised here by one, it would leave the others waiting.
