@@ -176,6 +176,7 @@ _MUST_STAY = (
     "trainer.overfit_batches", "trainer.devices", "trainer.num_nodes",
 )  # fmt: skip
 _MAY_CHANGE = ("data.root", "data.num_workers", "data.check")
+_MAY_MOVE = "data.prepared"  # elsewhere it is the same data; read in another way, it is rounded in another way
 _OF_ANY_LENGTH = ("mrirecon.schedules.constant", "mrirecon.schedules.step", "mrirecon.schedules.plateau")
 
 
@@ -185,6 +186,8 @@ def check_continues(cfg: DictConfig) -> None:
         return
     checkpoint = read_checkpoint(cfg.ckpt)
     then, now = flatten(checkpoint["config"]), flatten(plain(cfg))
+    if "None" not in (then.get(_MAY_MOVE, "None"), now.get(_MAY_MOVE, "None")):
+        then[_MAY_MOVE] = now[_MAY_MOVE]
     keys = [k for k in sorted({*then, *now}) if k.startswith(_MUST_STAY) and k not in _MAY_CHANGE]
     fixed_length = now.get("scheduler._target_") not in _OF_ANY_LENGTH
     if fixed_length:

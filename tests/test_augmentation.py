@@ -11,7 +11,7 @@ from test_data import MASK, datamodule
 from torch import Tensor
 
 from mrirecon.data.augmentation import Augmentation, move, moved
-from mrirecon.data.sample import HybridSlice, Slice
+from mrirecon.data.sample import HybridSlice, Sample, Slice
 from mrirecon.errors import ConfigError
 from mrirecon.physics.coils import rss
 from mrirecon.physics.crop import center_crop
@@ -88,7 +88,21 @@ def test_movements_follow_the_counter_in_training_only(folder: Path) -> None:
 
     one = drawn(batch_size=1)
     assert len({tuple(values) for values in one.values()}) == 8
-    assert one == drawn(batch_size=3, num_workers=1) == drawn(batch_size=2, resident=True)
+    assert one == drawn(batch_size=3) == drawn(batch_size=2, resident=True)
+
+
+def test_workers_move_training_images_as_the_device_would(folder: Path) -> None:
+    targets = []
+    for num_workers in (0, 1):
+        data = datamodule(folder, augmentation=Augmentation(0.5, 10, 3), mask=MASK, num_workers=num_workers)
+        data.setup("fit")
+        data.check_model(1, needs_kspace=False)
+        batch = next(iter(data.train_dataloader()))
+        assert isinstance(batch, Sample if num_workers else Slice)
+        targets.append(batch.target * batch.scale[:, None, None] if num_workers else moved(batch).target)
+        batch = next(iter(data.val_dataloader()))
+        targets.append(batch.target * batch.scale[:, None, None] if num_workers else batch.target)
+    torch.testing.assert_close(targets[:2], targets[2:])
 
 
 @pytest.mark.parametrize("changes", [{"flip_prob": 1.5}, {"max_angle": -1}, {"max_shift": float("inf")}])

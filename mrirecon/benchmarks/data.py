@@ -50,7 +50,7 @@ def rows(device: str, folder: Path) -> Iterator[Row]:
 def _write_sets(folder: Path) -> tuple[Path, Path]:
     root, prepared = folder / "phantoms", folder / "prepared"
     phantoms = PhantomSet(
-        seed=0, num_train=6, num_val=1, num_test=0, num_slices=4, num_coils=15, snr=40.0, acceleration=4,
+        seed=0, num_train=6, num_val=1, num_test=1, num_slices=4, num_coils=15, snr=40.0, acceleration=4,
         center_fraction=0.08, matrix_sizes=[[320, 368]],
     )  # fmt: skip
     phantoms.write(root)
@@ -162,7 +162,7 @@ def _loader_row(name: str, data: ReconDataModule, theirs: DataLoader[Any], devic
     def ours() -> None:
         loader.batch_sampler.sampler.set_epoch(next(epochs))  # type: ignore[union-attr]
         for batch in loader:
-            undersample(data.transfer_batch_to_device(batch, torch.device(device), 0), needs_kspace=False)
+            data.on_after_batch_transfer(data.transfer_batch_to_device(batch, torch.device(device), 0), 0)
         if device == "cuda":
             torch.cuda.synchronize()
 

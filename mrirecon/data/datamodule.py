@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from mrirecon.data.augmentation import Augmentation, moved
 from mrirecon.data.batches import ShapeBatches
@@ -242,32 +242,44 @@ class ReconDataModule(pl.LightningDataModule):
         batches = ShapeBatches(shapes, self.batch_size, self.seed if shuffle else None, ranks, rank)
         if self.resident:
             return ResidentLoader(self._resident(split), dataset, batches)
+        # Workers of a CPU are the device: they undersample, too, and send an image instead of k-space.
+        to_sample = partial(
+            _collated, needs_kspace=self.needs_kspace, is_moved=shuffle and self.augmentation is not None
+        )
         return DataLoader(
             dataset,
             batch_sampler=batches,
+            collate_fn=to_sample if self.num_workers and self._device.type == "cpu" else default_collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=self._device.type == "cuda",
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Sample | Any:
         """The CPU reads, the device computes: the mask is applied where the model runs."""
         if not isinstance(batch, Slice):
             return batch
-        if self.augmentation is not None and self.trainer is not None and self.trainer.training:
-            batch = moved(batch)
-        return undersample(batch, self.needs_kspace)
+        is_moved = self.augmentation is not None and self.trainer is not None and bool(self.trainer.training)
+        return undersample(moved(batch) if is_moved else batch, self.needs_kspace)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     def _resident(self, split: str) -> Resident:
         """The slices of a split on the device, brought there once."""
         if split not in self._residents:
             dataset = self.sets[split]
-            device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
             # A pattern in both directions, and a model of k-space, need the whole readout.
             hybrid = not self.needs_kspace and all(len(dataset.mask(name, 0, 0)[0]) == 1 for name in dataset.masks)
-            progress = partial(self.progress, f"Loading {self._where(split)} to {device}")
-            self._residents[split] = Resident(dataset.source, hybrid, device, self.num_workers, progress)
+            progress = partial(self.progress, f"Loading {self._where(split)} to {self._device}")
+            self._residents[split] = Resident(dataset.source, hybrid, self._device, self.num_workers, progress)
         return self._residents[split]
+
+
+def _collated(slices: list[Slice], needs_kspace: bool, is_moved: bool) -> Sample:
+    batch = default_collate(slices)
+    return undersample(moved(batch) if is_moved else batch, needs_kspace)
 
 
 def _train_splits(splits: object) -> tuple[str, ...]:
