@@ -12,7 +12,7 @@ FLOORS = {
     "data": 2, "models": 2, "losses": 2, "schedules": 2,
     "pictures": 2, "module": 3, "callbacks": 3,
     "build": 4, "reconstruct": 4, "evaluation": 4, "regularisation": 4, "inspection": 4, "preparation": 4,
-    "benchmarks": 4, "command": 5,
+    "benchmarks": 5, "command": 5,
 }  # fmt: skip
 # Third party -> where it may be imported.
 ALLOWED = {
