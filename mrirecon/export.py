@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from mrirecon import __version__
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io.atomic import replacing
+from mrirecon.metrics.volume import ALL_SCORES
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 Record = dict[str, Any]
@@ -182,3 +183,66 @@ def _deeper(node: Any, levels: int) -> bool:
 
 def _number(value: Any, more: int) -> int | None:
     return value + more if isinstance(value, int) else None
+
+
+def find_scores(given: str | None, ckpt: Path, digests: Sequence[str]) -> Record | None:
+    """The scores given, or those of the run the checkpoint lies in; None where it has none of these very weights.
+
+    Raises ConfigError where a given file is missing, InputError where it is no metrics.json of these weights.
+    """
+    if given is not None:
+        if not Path(given).is_file():
+            raise ConfigError(f"scores={given}: there is no such file: give the metrics.json of an evaluation")
+        return _read_scores(Path(given), digests)
+    for path in (ckpt.parent / "metrics.json", ckpt.parent.parent / "metrics.json"):
+        if path.is_file():
+            try:
+                return _read_scores(path, digests)
+            except InputError as error:
+                log.warning("note: %s; the card will have no scores", error)
+    return None
+
+
+def _read_scores(path: Path, digests: Sequence[str]) -> Record:
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not readable as JSON ({error}): evaluate again") from None
+    if not _is_report(report) or ("zero_filled" in report and not _is_report(report["zero_filled"])):
+        raise InputError(
+            f"{path}: is no metrics.json: expected the entries volumes, conventions and made_by, and numbers or null "
+            "as scores: give one that scripts/evaluate.py wrote"
+        )
+    digest = report["made_by"].get("sha256")
+    if digest not in digests:
+        raise InputError(
+            f"{path}: has the scores of other weights (sha256 {str(digest)[:12]}), not of these "
+            f"({' or '.join(known[:12] for known in digests)}): run scripts/evaluate.py on this checkpoint and give "
+            "its metrics.json as scores=FILE"
+        )
+    return report
+
+
+def _is_report(report: Any) -> bool:
+    if not isinstance(report, dict) or not isinstance(report.get("volumes"), list) or not report["volumes"]:
+        return False
+    names, entries = score_names(report), (report.get("conventions"), report.get("made_by"))
+    return (
+        bool(names)
+        and all(isinstance(entry, dict) for entry in entries)
+        and all(
+            isinstance(row, dict)
+            and _is_number(row.get("acceleration"))
+            and all(name in row and (row[name] is None or _is_number(row[name])) for name in names)
+            for row in report["volumes"]
+        )
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def score_names(report: Mapping[str, Any]) -> list[str]:
+    """The scores that a report has.  ["ssim", "psnr", "nmse"]"""
+    return [name for name in ALL_SCORES if name in report]

@@ -1,7 +1,5 @@
 """The model card of an exported model: what it is, what it was trained on, its scores, its limits; what is known."""
 
-import json
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -10,10 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from mrirecon.errors import ConfigError, InputError
-from mrirecon.metrics.volume import ALL_SCORES, mean_score
+from mrirecon.export import score_names
+from mrirecon.metrics.volume import mean_score
 
-log = logging.getLogger(__name__)
 Tree = Mapping[str, Any]
 
 _FACTS = ("what", "value")
@@ -53,68 +50,6 @@ def model_card(record: Tree, model: nn.Module, report: Tree | None) -> str:
         "## Versions\n\n" + _table(_FACTS, _versions(record, report)),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def find_scores(given: str | None, ckpt: Path, digests: Sequence[str]) -> Tree | None:
-    """The scores given, or those of the run the checkpoint lies in; None where it has none of these very weights.
-
-    Raises ConfigError where a given file is missing, InputError where it is no metrics.json of these weights.
-    """
-    if given is not None:
-        if not Path(given).is_file():
-            raise ConfigError(f"scores={given}: there is no such file: give the metrics.json of an evaluation")
-        return _read_scores(Path(given), digests)
-    for path in (ckpt.parent / "metrics.json", ckpt.parent.parent / "metrics.json"):
-        if path.is_file():
-            try:
-                return _read_scores(path, digests)
-            except InputError as error:
-                log.warning("note: %s; the card has no scores", error)
-    return None
-
-
-def _read_scores(path: Path, digests: Sequence[str]) -> Tree:
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not readable as JSON ({error}): evaluate again") from None
-    if not _is_report(report) or ("zero_filled" in report and not _is_report(report["zero_filled"])):
-        raise InputError(
-            f"{path}: is no metrics.json: expected the entries volumes, conventions and made_by, and numbers or null "
-            "as scores: give one that scripts/evaluate.py wrote"
-        )
-    digest = report["made_by"].get("sha256")
-    if digest not in digests:
-        raise InputError(
-            f"{path}: has the scores of other weights (sha256 {str(digest)[:12]}), not of these "
-            f"({' or '.join(known[:12] for known in digests)}): run scripts/evaluate.py on this checkpoint and give "
-            "its metrics.json as scores=FILE"
-        )
-    return report
-
-
-def _is_report(report: Any) -> bool:
-    if not isinstance(report, dict) or not isinstance(report.get("volumes"), list) or not report["volumes"]:
-        return False
-    names, entries = _score_names(report), (report.get("conventions"), report.get("made_by"))
-    return (
-        bool(names)
-        and all(isinstance(entry, dict) for entry in entries)
-        and all(
-            isinstance(row, dict)
-            and _is_number(row.get("acceleration"))
-            and all(name in row and (row[name] is None or _is_number(row[name])) for name in names)
-            for row in report["volumes"]
-        )
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _score_names(report: Tree) -> list[str]:
-    return [name for name in ALL_SCORES if name in report]
 
 
 def _how_to_use(config: Tree) -> str:
@@ -180,7 +115,7 @@ def _training(config: Tree, checkpoint: Tree) -> Iterable[tuple[str, str]]:
 
 
 def _scores(report: Tree) -> str:
-    names, made_by = _score_names(report), report["made_by"]
+    names, made_by = score_names(report), report["made_by"]
     rows = list(_score_rows("these weights", report, names))
     if "zero_filled" in report:
         rows += _score_rows("zero-filled, no model", report["zero_filled"], names)

@@ -7,8 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 from mrirecon.build import data_only, load_model, read_checkpoint
 from mrirecon.command import command
 from mrirecon.errors import ConfigError
-from mrirecon.export import WEIGHTS, is_exported, kept_config, pack, write
-from mrirecon.model_card import find_scores, model_card
+from mrirecon.export import WEIGHTS, find_scores, is_exported, kept_config, pack, write
+from mrirecon.model_card import model_card
 
 
 @command("export")

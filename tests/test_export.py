@@ -16,9 +16,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from test_commands import assert_refused, metrics, run
 
-from mrirecon import export, model_card
+from mrirecon import export
 from mrirecon.build import instantiate, load_weights, read_checkpoint
 from mrirecon.errors import ConfigError, InputError
+from mrirecon.model_card import model_card
 from mrirecon.models.image_domain import unet
 
 TINY = {"chans": 2, "num_pool_layers": 1, "drop_prob": 0.0, "norm": "batch", "num_groups": None, "clamp": 6.0}
@@ -32,10 +33,10 @@ FILES = [export.CARD, export.CONFIG, export.WEIGHTS]
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a phantom set, a run of two epochs in `run`, and its best checkpoint exported to `shared`."""
+    """A folder with a phantom set, a run of one epoch in `run`, and its best checkpoint exported to `shared`."""
     cwd = tmp_path_factory.mktemp("work")
     done = run(
-        cwd, "train", "model.chans=4", "model.num_pool_layers=2", "model.norm=batch", "trainer.max_epochs=2",
+        cwd, "train", "model.chans=4", "model.num_pool_layers=2", "model.norm=batch", "trainer.max_epochs=1",
         "data.num_workers=0", "hydra.run.dir=run", *PHANTOM,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -183,14 +184,14 @@ def test_words_of_strangers_stay_words_in_the_card(tmp_path: Path) -> None:
     }  # fmt: skip
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps(report))
-    found = model_card.find_scores(str(path), tmp_path / "c.ckpt", [digest])
+    found = export.find_scores(str(path), tmp_path / "c.ckpt", [digest])
     record = {
         "mrirecon": "0", "checkpoint": {"file": "c.ckpt", "sha256": digest, "num_epochs": None, "num_steps": None},
         "weights": {"file": "model.safetensors", "sha256": digest},
         "config": {**CONFIG, "data": {"root": ["/home/someone/a", "b"], "fixed_masks": True, "sample_rate": 1.0},
                    "augmentation": {"_target_": "a.Affine", "degrees": 5}},
     }  # fmt: skip
-    card = model_card.model_card(record, unet(**TINY), found)
+    card = model_card(record, unet(**TINY), found)
     assert "<script>" not in card
     assert "\n# " not in card
     assert "someone" not in card
