@@ -18,6 +18,8 @@ from mrirecon.callbacks.record import Record, flatten
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.volumes import Progress
 from mrirecon.errors import ConfigError, InputError
+from mrirecon.export import is_exported
+from mrirecon.export import read as read_exported
 from mrirecon.module import ReconModule
 
 # A config, typed or from a checkpoint, may name these and nothing else.
@@ -65,6 +67,14 @@ def _check_target(target: str, key: str) -> None:
         raise ConfigError(f"{key}._target_={target!r} does not exist: {error}") from error
     if getattr(part, "__module__", None) != ours[1]:  # something the module merely imported
         raise ConfigError(f"{key}._target_={target!r} is refused: {ours[1]} does not define it")
+
+
+def data_only(node: Any, key: str) -> Any:
+    """Refuses what would be evaluated: the config of a checkpoint is resolved, so nothing in it need be."""
+    if "${" in str(node):
+        raise InputError(f"the checkpoint's config has an interpolation in {key}: it was not written by this project")
+    check_targets(node, key)
+    return node
 
 
 def instantiate(key: str, node: Any, **kwargs: Any) -> Any:
@@ -138,9 +148,12 @@ def build_evaluation(cfg: DictConfig, model: nn.Module) -> tuple[Trainer, ReconM
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint written by this project, as plain data and tensors: nothing in it is ever executed.
 
-    Raises ConfigError for a missing file, InputError for one that is no readable checkpoint of this project.
+    Of an exported folder, `config` and `state_dict` alone. Raises ConfigError for a missing file, InputError for one
+    that is no readable checkpoint of this project.
     """
     path = Path(path)
+    if is_exported(path):
+        return read_exported(path)
     if not path.is_file():
         raise ConfigError(f"ckpt={path}: there is no such file; a run keeps its checkpoints in its folder checkpoints/")
     try:
@@ -184,6 +197,11 @@ def check_continues(cfg: DictConfig) -> None:
     """Raises ConfigError where `ckpt` was made by other settings, naming the first: it would be no continuation."""
     if cfg.ckpt is None:
         return
+    if is_exported(Path(cfg.ckpt)):
+        raise ConfigError(
+            f"ckpt={cfg.ckpt}: an exported model has the weights alone, not the state of the optimizer: "
+            "continue from checkpoints/last.ckpt of its run"
+        )
     checkpoint = read_checkpoint(cfg.ckpt)
     then, now = flatten(checkpoint["config"]), flatten(plain(cfg))
     if "None" not in (then.get(_MAY_MOVE, "None"), now.get(_MAY_MOVE, "None")):
