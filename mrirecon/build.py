@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from pytorch_lightning import Trainer, seed_everything
 from torch import nn
 
 from mrirecon.callbacks.record import Record, flatten
+from mrirecon.data import masks
+from mrirecon.data.conditions import conditions_of
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.volumes import Progress
 from mrirecon.errors import ConfigError, InputError
@@ -28,6 +31,8 @@ _ALLOWED = re.compile(
     r"|fastmri\.data\.subsample\.[A-Z]\w+MaskFunc|fastmri\.data\.subsample\.\w+FractionFunc"
     r"|pytorch_lightning\.Trainer|pytorch_lightning\.callbacks\.[A-Z]\w+|pytorch_lightning\.loggers\.TensorBoardLogger"
 )
+# Settings of a data set that mean nothing for another one.
+_OF_ONE_SET = ("prepared", "writer", "files", "acquisitions", "num_cols")
 # Of Lightning's: 16-mixed would stop at the overflows that its loss scaler is there to skip.
 _PRECISIONS = ("32-true", "32", "bf16-mixed")
 _OURS = re.compile(r"(mrirecon\.(?:models|data|losses|schedules|callbacks)(?:\.[a-z]\w*)*)\.(\w+)")
@@ -99,6 +104,30 @@ def build_datamodule(cfg: DictConfig, progress: Progress | None = None) -> Recon
     augmentation = None if cfg.get("augmentation") is None else instantiate("augmentation", cfg.augmentation)
     chosen = {"mask": mask, "augmentation": augmentation, "split": cfg.split, "seed": cfg.seed}
     return instantiate("data", cfg.data, **chosen, progress=progress)
+
+
+def build_scored(
+    cfg: DictConfig, mask_options: Mapping[str, DictConfig], progress: Progress | None = None
+) -> tuple[ReconDataModule, dict[str, ReconDataModule]]:
+    """The data that evaluation scores, and under its name what it scores besides.
+
+    mask_options: masks to score under, in the place of `cfg.mask`; none is that one. Raises ConfigError.
+    """
+    data, others = build_datamodule(cfg, progress), {}
+    if cfg.robustness:
+        data.conditions = conditions_of(plain(cfg.conditions))
+    if cfg.robustness_root is not None:
+        changes = {"root": cfg.robustness_root, **dict.fromkeys(_OF_ONE_SET)}
+        other = OmegaConf.merge(cfg, {"data": changes})
+        assert isinstance(other, DictConfig)
+        others["other anatomy"] = build_datamodule(other, progress)
+    if mask_options:
+        funcs = {name: instantiate(f"mask={name}", node) for name, node in mask_options.items()}
+        # One alone has no name, so that its scores are those of mask=NAME.
+        scored = masks.named(funcs if len(funcs) > 1 else {"": next(iter(funcs.values()))})
+        for each in (data, *others.values()):
+            each.scored_masks = scored
+    return data, others
 
 
 def build_module(cfg: DictConfig) -> ReconModule:

@@ -1,6 +1,5 @@
 """What all commands share: Hydra with the config of a checkpoint, one clear message for a mistake, exit codes."""
 
-import difflib
 import logging
 import os
 import sys
@@ -23,8 +22,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from mrirecon.build import check_targets, data_only, plain, read_checkpoint
 from mrirecon.errors import ConfigError, DivergedError, InputError
 from mrirecon.export import is_exported, weights_file
+from mrirecon.option_lists import CONF, is_group, nearest, no_option, spell_lists
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 log = logging.getLogger(__name__)
 
 # Lightning takes a number, a list or a word here.
@@ -54,6 +53,7 @@ def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable
             # Lightning 2.6.6 asks torch's tree utilities in a way that torch 2.15 deprecates.
             warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
             _guarded(lambda: _bring_checkpoint(from_checkpoint))
+            _guarded(lambda: _spell_lists(config_name))
             sys.argv[1:] = [kept for argument in sys.argv[1:] if (kept := _without_null(argument, config_name))]
             run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
             try:
@@ -131,10 +131,14 @@ def _bring_checkpoint(keys: tuple[str, ...]) -> None:
             sys.argv.insert(1, f"{key}={value}")  # before what was typed, which may change it
 
 
+def _spell_lists(config_name: str) -> None:
+    sys.argv[1:] = spell_lists(sys.argv[1:], config_name)
+
+
 def _without_null(argument: str, config_name: str) -> str:
     """`mask=null` as Hydra wants it: `~mask`, or nothing to change where the group is absent anyway."""
     group, _, value = argument.partition("=")
-    if value != "null" or not _is_group(group):
+    if value != "null" or not is_group(group):
         return argument
     defaults = OmegaConf.load(CONF / f"{config_name}.yaml").defaults
     absent = any(isinstance(entry, DictConfig) and entry.get(group, "") is None for entry in defaults)
@@ -169,11 +173,11 @@ def output_folder(path: str) -> Path:
 def check_types(cfg: DictConfig, overrides: list[str], config_name: str) -> None:
     """Raises ConfigError for a value of another type than the default it replaces.  `trainer.max_epochs=ten`"""
     parsed = [(text, override) for text, override in zip(overrides, _parse(overrides), strict=True)]
-    chosen = [text for text, override in parsed if _is_group(override.key_or_group)]
+    chosen = [text for text, override in parsed if is_group(override.key_or_group)]
     base = _compose(config_name, chosen)
     for _, override in parsed:
         key = override.key_or_group
-        if _is_group(key) or override.is_add() or override.is_delete() or key in _OF_SEVERAL_TYPES:
+        if is_group(key) or override.is_add() or override.is_delete() or key in _OF_SEVERAL_TYPES:
             continue
         default, value = OmegaConf.select(base, key), OmegaConf.select(cfg, key)
         if not _same_kind(default, value):
@@ -197,10 +201,6 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a list")
 
 
-def _is_group(key: str) -> bool:
-    return (CONF / key).is_dir()
-
-
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:
     if GlobalHydra.instance().is_initialized():
         return hydra.compose(config_name, overrides)
@@ -215,31 +215,25 @@ def explain(error: Exception, overrides: list[str], config_name: str) -> str:
     except HydraException as refused:
         return _unparsable(refused)
     for override in parsed:
-        problem = _option_problem(override) if _is_group(override.key_or_group) else ""
+        problem = _option_problem(override) if is_group(override.key_or_group) else ""
         if problem:
             return problem
     try:
-        names = list(_names(config_name, [o for o in overrides if _is_group(o.split("=")[0])]))
+        names = list(_names(config_name, [o for o in overrides if is_group(o.split("=")[0])]))
     except HydraException:  # the config itself is broken, whatever was typed
         names = []
     for override in parsed if names else ():
         key = override.key_or_group
         if not override.is_add() and key not in names and not key.startswith("hydra"):
-            return f"{key}: there is no such key{_nearest(key, names)}; --help shows all, and +{key}=... would add it"
+            return f"{key}: there is no such key{nearest(key, names)}; --help shows all, and +{key}=... would add it"
     return str(error).splitlines()[0]
 
 
 def _option_problem(override: Override) -> str:
-    group, value = override.key_or_group, override.value()
-    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-    if value is None or str(value) in (*options, "checkpoint") or not isinstance(value, str):
+    value = override.value()
+    if value is None or str(value) == "checkpoint" or not isinstance(value, str):
         return ""
-    return f"{group}={value}: there is no such option{_nearest(value, options)}; choose one of {', '.join(options)}"
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f" (did you mean {' or '.join(close)}?)" if close else ""
+    return no_option(override.key_or_group, value)
 
 
 def _names(config_name: str, chosen: list[str]) -> Iterator[str]:

@@ -1,129 +1,193 @@
-"""Scores of a model on a split, per volume, with the conventions they were made by."""
+"""Scores of a model on a split, per volume, under masks and conditions, with the conventions they were made by."""
 
-import hashlib
 import json
+import logging
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
-import torch
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from mrirecon import __version__
+from mrirecon.callbacks.record import Record
 from mrirecon.data.datamodule import ReconDataModule
-from mrirecon.data.masks import describe_mask
-from mrirecon.data.sources import MaskedSlices, effective_acceleration, image_size
+from mrirecon.data.sources import MaskedSlices, effective_acceleration
 from mrirecon.io.atomic import replacing
-from mrirecon.metrics.volume import SCORES, mean_score
+from mrirecon.io.scan import ScanInfo
+from mrirecon.metrics.volume import ALL_SCORES, mean_score
+from mrirecon.models.image_domain import ZeroFilled
 from mrirecon.module import ReconModule
+from mrirecon.provenance import (
+    Origin,
+    conventions,
+    made_by,
+    mask_digest,
+    model_name,
+    nominal_acceleration,
+    patient_of,
+)
+
+log = logging.getLogger(__name__)
 
 Report = dict[str, Any]
+ALL = "all"
+
+
+class Pass(NamedTuple):
+    """One way through a data set under one condition; "" is none."""
+
+    condition: str
+    meaning: str
+    datamodule: ReconDataModule
+    dataset: MaskedSlices
+    results: Mapping[str, Any]  # what `VolumeScores.compute` gives
+    zero_filled: Mapping[str, Any] | None  # the same of the zero-filled images
 
 
 def evaluate(trainer: pl.Trainer, module: ReconModule, datamodule: ReconDataModule, ckpt: str | None) -> Report:
-    """Scores the split `datamodule.split`.
+    """Every score of the split `datamodule.split`, as it is.  -> the content of metrics.json, see `report`"""
+    return report(run_passes(trainer, module, datamodule), origin_of(trainer, module, ckpt))
 
-    -> the content of metrics.json: `ssim`, `psnr`, `nmse` (means over volumes), `num_undefined`, `volumes`,
-    `conventions`, `made_by`. A score that is undefined is None, and is not in the mean.
+
+def run_passes(
+    trainer: pl.Trainer,
+    module: ReconModule,
+    datamodule: ReconDataModule,
+    scores: Sequence[str] = ALL_SCORES,
+    others: Mapping[str, ReconDataModule] | None = None,
+    baseline: bool = False,
+) -> list[Pass]:
+    """Scores the split as it is, under each condition of `datamodule`, and each other data set under its name.
+
+    baseline: score the zero-filled images beside the model's, which costs no second reading.
     """
+    module.choose_scores(scores, baseline)
+    passes = [_pass(trainer, module, datamodule)]
+    for condition in datamodule.conditions:
+        log.info("Scoring under: %s", condition.name)
+        datamodule.score_under(condition)
+        passes.append(_pass(trainer, module, datamodule, condition.name, condition.meaning))
+    if datamodule.conditions:
+        datamodule.score_under(None)
+    for name, other in (others or {}).items():
+        log.info("Scoring %s: %s", name, other.where)
+        passes.append(_pass(trainer, module, other, name, f"the volumes of {other.where}, as they are"))
+        if any(info.simulated for info in other.scored().source.volumes):
+            passes[-1] = passes[-1]._replace(meaning=f"{passes[-1].meaning}: simulated (docs/simulation.md)")
+    return passes
+
+
+def _pass(
+    trainer: pl.Trainer, module: ReconModule, datamodule: ReconDataModule, condition: str = "", meaning: str = ""
+) -> Pass:
     trainer.test(module, datamodule=datamodule, verbose=False)
-    dataset = datamodule.scored()
+    return Pass(condition, meaning, datamodule, datamodule.scored(), module.results, module.baseline_results)
+
+
+def origin_of(trainer: pl.Trainer, module: ReconModule, ckpt: str | None) -> Origin:
+    """What made the scores of a model, as far as this process knows."""
+    records = [callback for callback in trainer.callbacks if isinstance(callback, Record)]  # type: ignore[attr-defined]
+    config = records[0].config if records else {}
+    # A network is named by what the config calls; the class can be shared by many.
+    target = str(((config.get("model") or {}) if ckpt else {}).get("_target_", ""))
+    name = model_name(target.rpartition(".")[2] or type(module.model).__name__)
+    return Origin(ckpt, name, config, shlex.join(["python", *sys.orig_argv[1:]]))
+
+
+def baseline_origin(origin: Origin) -> Origin:
+    """What made the zero-filled scores that stand beside a model's."""
+    return origin._replace(checkpoint=None, model=model_name(ZeroFilled.__name__))
+
+
+def report(passes: Sequence[Pass], origin: Origin, baseline: bool = False) -> Report:
+    """The content of metrics.json, of the model or of the zero-filled images beside it.
+
+    Per score its mean over the volumes without a condition; `num_undefined`, `volumes`, `grid` (the means per
+    condition, mask and acquisition), `conditions` (what they mean), `conventions`, `made_by`. A score that is undefined
+    is None, and is in no mean.
+    """
+    first = passes[0]
+    rows = [row for one in passes for row in _rows(one, baseline)]
+    sound = [row for row in rows if row["condition"] == ""]
+    scores = [name for name in ALL_SCORES if name in first.results]
+    num_slices = sum(row["num_slices"] for row in first.results["volumes"])
     return {
-        **{name: module.results[name] for name in SCORES},
-        "num_undefined": module.results["num_undefined"],
-        "volumes": [_volume(row, dataset) for row in module.results["volumes"]],
-        "conventions": _conventions(dataset, sum(row["num_slices"] for row in module.results["volumes"])),
-        "made_by": _made_by(ckpt, datamodule),
+        **{name: mean_score(sound, name) for name in scores},
+        "num_undefined": sum(len(row.get("undefined", ())) for row in rows),
+        "volumes": rows,
+        "grid": list(_grid(rows, scores)),
+        "conditions": {one.condition: one.meaning for one in passes if one.condition},
+        "conventions": conventions(first.datamodule, first.dataset, num_slices),
+        "made_by": made_by(origin, first.datamodule, _scored_volumes(passes)),
     }
 
 
-def _volume(row: Mapping[str, Any], dataset: MaskedSlices) -> dict[str, Any]:
-    info, mask_name = dataset.volume(row["volume"])
-    folder = dataset.source.folder(info)
-    mask, _ = dataset.volume_mask(info, mask_name)
+def _scored_volumes(passes: Sequence[Pass]) -> list[tuple[ScanInfo, float]]:
+    """Each volume once, with its data range."""
+    found = {}
+    for one in passes:
+        source = one.dataset.source
+        for row in one.results["volumes"]:
+            number = row["volume"] % len(source.volumes)
+            found[source.volumes[number].path] = source.volumes[number], source.data_ranges[number]
+    return list(found.values())
+
+
+def _rows(one: Pass, baseline: bool) -> Iterator[dict[str, Any]]:
+    results = one.zero_filled if baseline else one.results
+    assert results is not None
+    for row in results["volumes"]:
+        yield _row(row, one, [name for name in ALL_SCORES if name in results])
+
+
+def _row(row: Mapping[str, Any], one: Pass, scores: Sequence[str]) -> dict[str, Any]:
+    info, mask_name = one.dataset.volume(row["volume"])
+    folder = one.dataset.source.folder(info)
+    mask, _ = one.dataset.volume_mask(info, mask_name)
     return {
         "name": info.name,
         **({"folder": folder} if folder else {}),
         "acquisition": info.acquisition,
+        "patient": patient_of(info),
+        "mask": mask_name,
+        "condition": one.condition,
         "num_slices": row["num_slices"],
-        **({"mask": mask_name} if mask_name else {}),
         "acceleration": round(effective_acceleration(info, mask), 4),
+        "nominal_acceleration": nominal_acceleration(one.dataset.masks[mask_name]) if info.mask is None else None,
+        "mask_sha256": mask_digest(mask),
         "data_range": row["data_range"],  # in the units of the file
-        **{name: row[name] for name in SCORES},
+        **{name: row[name] for name in scores},
         **({"undefined": row["undefined"]} if row["undefined"] else {}),
+        "slices": row["slices"],
     }
 
 
-def _conventions(dataset: MaskedSlices, num_scored: int) -> dict[str, Any]:
-    cropped = [info.name for info in dataset.source.volumes if image_size(info) != info.recon_size]
+def _grid(rows: Sequence[Mapping[str, Any]], scores: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Means per condition, mask and acquisition, and over the acquisitions."""
+    for condition in dict.fromkeys(row["condition"] for row in rows):
+        for mask in dict.fromkeys(row["mask"] for row in rows):
+            cell = [row for row in rows if (row["condition"], row["mask"]) == (condition, mask)]
+            acquisitions = sorted({row["acquisition"] for row in cell})
+            for name in [*(acquisitions if len(acquisitions) > 1 else ()), ALL]:
+                some = [row for row in cell if name in (row["acquisition"], ALL)]
+                if some:
+                    yield {"condition": condition, "mask": mask, "acquisition": name, **_means(some, scores)}
+
+
+def _means(rows: Sequence[Mapping[str, Any]], scores: Sequence[str]) -> dict[str, Any]:
+    nominal = {row["nominal_acceleration"] for row in rows}
     return {
-        "data_range": "maximum of the ground-truth volume",
-        "slices": "all"
-        if num_scored == len(dataset)
-        else f"only {num_scored} of {len(dataset)}: not a score of the set",
-        "target": "as in the file, not clamped",
-        "crop": "the reconstruction to the target's size, both scored whole (fastmri.evaluate crops to a square)"
-        + (f"; narrower k-space, both cropped: {cropped}" if cropped else ""),
-        "ssim": "7x7 uniform window, K1 .01, K2 .03, sample covariance; mean over slices, then over volumes",
-        "psnr": "20 log10(data_range) - 10 log10(mean squared error of the volume); mean over volumes",
-        "nmse": "squared error over squared norm of the volume; mean over volumes",
-        "mask": " and ".join(map(describe_mask, dataset.masks.values())),
-        "mask_seed": "the characters of the file name, as fastMRI's validation; a scan's own mask where it has one",
-        "acceleration": "effective: acquirable points per sampled point",
+        "num_volumes": len(rows),
+        "acceleration": round(fmean(row["acceleration"] for row in rows), 4),
+        "nominal_acceleration": nominal.pop() if len(nominal) == 1 else None,
+        **{score: mean_score(rows, score) for score in scores},
     }
 
 
-def _made_by(ckpt: str | None, datamodule: ReconDataModule) -> dict[str, Any]:
-    return {
-        "checkpoint": ckpt,
-        "sha256": hashlib.sha256(Path(ckpt).read_bytes()).hexdigest() if ckpt else None,
-        "data": datamodule.where,
-        "challenge": datamodule.challenge,
-        "split": datamodule.split,
-        "versions": {"mrirecon": __version__, "torch": torch.__version__, "fastmri": version("fastmri")},
-    }
-
-
-def write_json(path: Path, report: Mapping[str, Any]) -> None:
-    """Writes a report, whole or not at all."""
+def write_json(path: Path, content: Any) -> None:
+    """Writes plain data, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
-
-
-def print_scores(title: str, reports: Mapping[str, Report]) -> None:
-    """One table: per acquisition and over all volumes, a row for each report."""
-    table = Table(title=escape(title), title_justify="left")
-    for column in ("acquisition", "model", "volumes", "accel.", "SSIM", "PSNR dB", "NMSE"):
-        table.add_column(column, justify="left" if column in ("acquisition", "model") else "right")
-    volumes = next(iter(reports.values()))["volumes"]
-    acquisitions = sorted({volume["acquisition"] for volume in volumes})
-    for acquisition in acquisitions if len(acquisitions) > 1 else []:
-        for name, report in reports.items():
-            rows = [volume for volume in report["volumes"] if volume["acquisition"] == acquisition]
-            table.add_row(
-                escape(acquisition), escape(name), *_cells(rows, {score: mean_score(rows, score) for score in SCORES})
-            )
-        table.add_section()
-    for name, report in reports.items():
-        table.add_row("all", escape(name), *_cells(report["volumes"], report))
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)
-    console.print(table)
-    partial = next(iter(reports.values()))["conventions"]["slices"]
-    if partial != "all":
-        console.print(f"Scored {partial}.")
-    num_undefined = sum(report["num_undefined"] for report in reports.values())
-    if num_undefined:
-        console.print(f"{num_undefined} scores are undefined (reasons in metrics.json) and left out of the means.")
-
-
-def _cells(volumes: Sequence[Mapping[str, Any]], scores: Mapping[str, float | None]) -> list[str]:
-    formats = {"ssim": ".4f", "psnr": ".2f", "nmse": ".4f"}
-    shown = ["-" if (value := scores[name]) is None else format(value, formats[name]) for name in SCORES]
-    return [str(len(volumes)), f"{fmean(volume['acceleration'] for volume in volumes):.2f}", *shown]
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -1,7 +1,7 @@
 """The one LightningModule: any model, any loss, any optimizer."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -43,7 +43,15 @@ class ReconModule(pl.LightningModule):
         self.scheduler = scheduler
         self.target_clamp = target_clamp
         self.scores = VolumeScores()
-        self.results: dict[str, Any] = {}
+        self.baseline: VolumeScores | None = None
+        self.results: dict[str, Any] = {}  # of the last test
+        self.baseline_results: dict[str, Any] | None = None
+        self.validated: tuple[int, dict[str, Any]] | None = None  # the step of the last validation, and its results
+
+    def choose_scores(self, scores: Sequence[str], baseline: bool) -> None:
+        """Tests give these scores from here on, and with `baseline` those of the zero-filled image beside them."""
+        self.scores = VolumeScores(scores)
+        self.baseline = VolumeScores(scores) if baseline else None
 
     def forward(self, batch: Sample) -> Tensor:
         """The reconstruction of a batch, in units of `batch.scale`.  -> (b y x)"""
@@ -97,6 +105,8 @@ class ReconModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         results = self._finite(self.scores.compute())
+        if not self.trainer.sanity_checking:
+            self.validated = self.global_step, results
         values = {f"val/{name}": _or_nan(results[name]) for name in (*SCORES, "loss")}
         self.log_dict(values, prog_bar=True, batch_size=1, sync_dist=True)  # the same on every rank
         self.log_dict(self._by_mask(results["volumes"]), batch_size=1, sync_dist=True)
@@ -113,17 +123,22 @@ class ReconModule(pl.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         self.scores.reset()
+        if self.baseline is not None:
+            self.baseline.reset()
 
     def test_step(self, batch: Sample, batch_idx: int) -> None:
-        self._score(batch)
+        """Slice by slice: which kernels a convolution takes, and so the last bits, can depend on the batch size."""
+        for number in range(len(batch.target)):
+            self._score(Sample._make(None if field is None else field[number : number + 1] for field in batch))
 
     def on_test_epoch_end(self) -> None:
         self.results = self._finite(self.scores.compute())
+        self.baseline_results = None if self.baseline is None else self.baseline.compute()
 
     def _finite(self, results: dict[str, Any]) -> dict[str, Any]:
         """The results; raises DivergedError where the model's answer made a score of them NaN or infinite."""
         for row in results["volumes"]:
-            if not all(math.isfinite(row[name]) for name in (*SCORES, "loss") if row[name] is not None):
+            if not all(math.isfinite(row[name]) for name in (*self.scores.scores, "loss") if row[name] is not None):
                 split = self._datamodule().split if self.trainer.testing else "val"
                 name = self._datamodule().sets[split].volume(row["volume"])[0].name
                 raise DivergedError(
@@ -134,15 +149,9 @@ class ReconModule(pl.LightningModule):
 
     def _score(self, batch: Sample) -> None:
         pred = self(batch)
-        scale = batch.scale[:, None, None]  # sums over a volume need one unit: that of its file
-        self.scores.update(
-            pred * scale,
-            batch.target * scale,
-            batch.data_range * batch.scale,
-            batch.volume,
-            batch.slice_num,
-            self._loss_per_slice(pred, batch),
-        )
+        _update(self.scores, pred, batch, self._loss_per_slice(pred, batch))
+        if self.baseline is not None:
+            _update(self.baseline, batch.zero_filled, batch, None)
 
     def _loss_per_slice(self, pred: Tensor, batch: Sample) -> Tensor | None:
         """Slice by slice, so that the mean over slices does not depend on how they were batched.  -> (b)"""
@@ -164,6 +173,12 @@ class ReconModule(pl.LightningModule):
 
     def _datamodule(self) -> ReconDataModule:
         return self.trainer.datamodule  # type: ignore[attr-defined]
+
+
+def _update(scores: VolumeScores, pred: Tensor, batch: Sample, loss: Tensor | None) -> None:
+    scale = batch.scale[:, None, None]  # sums over a volume need one unit: that of its file
+    args = (batch.data_range * batch.scale, batch.volume, batch.slice_num, loss)
+    scores.update(pred * scale, batch.target * scale, *args)
 
 
 def needs(model: nn.Module) -> tuple[int, bool]:

@@ -1,28 +1,40 @@
-"""Scores a checkpoint or a baseline: python scripts/evaluate.py ckpt=FILE [split=test] [mask=random_8x]"""
+"""Scores a checkpoint or a baseline: python scripts/evaluate.py ckpt=FILE [split=test] [mask=[random_4x,random_8x]]"""
 
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from mrirecon.build import build_datamodule, build_evaluation, load_model
+from mrirecon.build import build_evaluation, build_scored, load_model
 from mrirecon.callbacks.progress import CountProgress
 from mrirecon.command import command, output_folder
-from mrirecon.evaluation import evaluate, print_scores, write_json
+from mrirecon.evaluation import baseline_origin, origin_of, report, run_passes, write_json
+from mrirecon.gallery import check_gallery, write_gallery
+from mrirecon.models.image_domain import ZeroFilled
+from mrirecon.option_lists import chosen_options
+from mrirecon.score_table import print_scores
 
 
 @command("evaluate", from_checkpoint=("data", "mask", "model"))
 def main(cfg: DictConfig) -> None:
+    check_gallery(cfg.gallery, cfg.scores)
     output = output_folder(cfg.output)
     model = load_model(cfg)
-    datamodule = build_datamodule(cfg, CountProgress())
+    datamodule, others = build_scored(cfg, chosen_options("mask", cfg.masks), CountProgress())
     trainer, module = build_evaluation(cfg, model)
 
-    report = evaluate(trainer, module, datamodule, cfg.ckpt)
+    beside = not isinstance(model, ZeroFilled)
+    passes = run_passes(trainer, module, datamodule, cfg.scores, others, beside)
 
     if trainer.is_global_zero:
-        write_json(output / "metrics.json", report)
-        name = Path(cfg.ckpt).name if cfg.ckpt else type(model).__name__
-        print_scores(f"{datamodule.where} {datamodule.challenge}_{cfg.split}", {name: report})
+        origin = origin_of(trainer, module, cfg.ckpt)
+        reports = {Path(cfg.ckpt).name if cfg.ckpt else type(model).__name__: report(passes, origin)}
+        write_json(output / "metrics.json", *reports.values())
+        if beside:
+            zero_filled = report(passes, baseline_origin(origin), baseline=True)
+            write_json(output / "zero_filled.json", zero_filled)
+            reports = {"zero-filled": zero_filled, **reports}
+        write_gallery(output / "gallery", trainer, module, passes, cfg.gallery)
+        print_scores(f"{datamodule.where} {datamodule.challenge}_{cfg.split}", reports)
         print(f"\nPer volume, with the conventions: {output / 'metrics.json'}")
 
 

@@ -19,9 +19,10 @@ from mrirecon.callbacks.progress import CountProgress
 from mrirecon.callbacks.record import write_final
 from mrirecon.command import command
 from mrirecon.errors import ConfigError
-from mrirecon.evaluation import evaluate, print_scores, write_json
+from mrirecon.evaluation import evaluate, write_json
 from mrirecon.models.image_domain import ZeroFilled
 from mrirecon.module import ReconModule
+from mrirecon.score_table import print_scores
 
 CONTINUED = (
     "data", "mask", "augmentation", "model", "loss", "optimizer", "scheduler", "trainer", "seed", "target_clamp",

@@ -162,6 +162,19 @@ def test_scores_that_do_not_exist_are_refused(scores: tuple[str, ...]) -> None:
         VolumeScores(scores)
 
 
+def test_a_volume_gives_the_numbers_of_its_slices() -> None:
+    found = updated(VolumeScores(), [[7, 2, 5], [0], [6, 4, 1, 3]]).compute()
+    for volume, count in zip(found["volumes"], NUM_SLICES, strict=True):
+        rows = volume["slices"]
+        assert rows["slice_num"] == list(range(count))
+        assert math.fsum(rows["ssim"]) / count == volume["ssim"]
+        assert math.fsum(rows["squared_error"]) / (count * 11 * 13) == pytest.approx(
+            volume["data_range"] ** 2 / 10 ** (volume["psnr"] / 10)
+        )
+    alone = updated(VolumeScores(("psnr",)), [list(range(8))]).compute()
+    assert set(alone["volumes"][0]["slices"]) == {"slice_num", "squared_error"}
+
+
 def test_loss_is_none_where_none_was_given() -> None:
     found = one_volume(torch.rand(2, 9, 9), torch.rand(2, 9, 9))
     assert found["loss"] is None
@@ -187,6 +200,7 @@ def test_a_black_volume_has_no_scores_and_is_in_no_mean() -> None:
         "nmse": None,
         "loss": None,
         "undefined": None,
+        "slices": {"slice_num": [0, 1], "ssim": [None, None], "squared_error": [pytest.approx(81 * 0.01)] * 2},
     }
     assert found["volumes"][3]["undefined"] == {
         "ssim": "the data range is 0, not a positive number",

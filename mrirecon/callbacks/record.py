@@ -6,6 +6,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
+from mrirecon.data.datamodule import ReconDataModule
+from mrirecon.metrics.volume import SCORES
+from mrirecon.provenance import conventions
+
 # In the HParams tab: these keys, and these groups whole.
 _COMPARED = ("seed", "data.root", "data.challenge", "data.batch_size", "trainer.max_epochs", "trainer.precision")
 _GROUPS = ("mask", "model", "loss", "optimizer", "scheduler")
@@ -31,6 +35,21 @@ class Record(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["config"] = self.config
+        scores = validation_scores(trainer, pl_module)
+        if scores is not None:
+            checkpoint["scores"] = scores
+
+
+def validation_scores(trainer: pl.Trainer, pl_module: Any) -> dict[str, Any] | None:
+    """Scores on the validation set of the weights as they are, and their conventions; None where there are none yet."""
+    validated: tuple[int, dict[str, Any]] | None = getattr(pl_module, "validated", None)
+    if validated is None or validated[0] != trainer.global_step:
+        return None
+    results = validated[1]
+    datamodule: ReconDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    num_scored = sum(volume["num_slices"] for volume in results["volumes"])
+    how = conventions(datamodule, datamodule.sets["val"], num_scored)
+    return {**{score: results[score] for score in SCORES}, "conventions": how}
 
 
 def write_final(logger: Any, scores: dict[str, Any], step: int) -> None:

@@ -1,7 +1,7 @@
 """A folder of scans as Lightning's loaders: checked before the first step, masks drawn as slices are read."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,13 @@ from torch.utils.data import DataLoader, default_collate
 
 from mrirecon.data.augmentation import Augmentation, moved
 from mrirecon.data.batches import ShapeBatches
+from mrirecon.data.conditions import applicable
 from mrirecon.data.masks import Masking, by_acceleration, volume_mask
 from mrirecon.data.prepared import PreparedVolumes
 from mrirecon.data.resident import Resident, ResidentLoader
 from mrirecon.data.sample import HybridSlice, Sample, Slice, undersample
 from mrirecon.data.selection import Selection
-from mrirecon.data.sources import MaskedSlices, Source, image_size
+from mrirecon.data.sources import Condition, MaskedSlices, Source, image_size
 from mrirecon.data.volumes import Progress, Volumes, folders
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import fastmri
@@ -98,6 +99,8 @@ class ReconDataModule(pl.LightningDataModule):
                 f"data.batch_size={batch_size} and data.num_workers={num_workers}: expected at least 1 and at least 0"
             )
         self.mask, self.fixed_masks, self.augmentation = mask, fixed_masks, augmentation
+        self.scored_masks: Mapping[str, Masking | None] | None = None  # in the place of `mask` in evaluation, if given
+        self.conditions: Sequence[Condition] = ()  # what evaluation may put the volumes under; see `score_under`
         self.challenge = cast(fastmri.Challenge, challenge)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.split, self.seed = split, seed
@@ -176,23 +179,26 @@ class ReconDataModule(pl.LightningDataModule):
         source = Source(infos, ranges, slices, self.volumes.reader)
         masks: dict[str, Masking | None] = {"": self.mask}
         if not training and any(info.mask is None for info in infos):
-            masks = by_acceleration(self.mask)
+            masks = dict(self.scored_masks or by_acceleration(self.mask))
         for info in infos:
-            self._check_mask(info)
+            for mask in masks.values():
+                self._check_mask(info, mask)
+        if split == self.split:
+            self.conditions = applicable(self.conditions, infos)
         log.info("%s: %d volumes, %d slices", where, len(infos), len(source))
         if not training:
             return MaskedSlices(source, masks, seed=None)
         return MaskedSlices(source, masks, self.seed, self.fixed_masks, self.augmentation)
 
-    def _check_mask(self, info: ScanInfo) -> None:
+    def _check_mask(self, info: ScanInfo, mask_func: Masking | None) -> None:
         if info.mask is not None:
             return
-        if self.mask is None:
+        if mask_func is None:
             raise ConfigError(
                 f"{info.path}: is fully sampled and has no mask of its own: choose one with mask=random_4x"
             )
         try:
-            mask, _ = volume_mask(self.mask, info.kspace_size, info.name)
+            mask, _ = volume_mask(mask_func, info.kspace_size, info.name)
         except ConfigError as error:
             raise ConfigError(f"{info.path}: {error}") from error
         if len(mask) > 1 and self.volumes.reader.slice_type is HybridSlice:
@@ -225,6 +231,11 @@ class ReconDataModule(pl.LightningDataModule):
     def scored(self) -> MaskedSlices:
         """The split that evaluation scores."""
         return self.sets[self.split]
+
+    def score_under(self, condition: Condition | None) -> None:
+        """Evaluation reads its split under a condition from here on; None reads it as it is."""
+        self._residents.pop(self.split, None)
+        self.sets[self.split] = self.scored().under(condition)
 
     def train_dataloader(self) -> DataLoader[Slice] | ResidentLoader:
         return self._loader("train", shuffle=True)

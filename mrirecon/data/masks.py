@@ -3,6 +3,7 @@
 A mask is bool (1, w) where it samples whole columns, and (h, w) where it is a pattern in both directions.
 """
 
+from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -150,6 +151,11 @@ def by_acceleration(mask_func: Masking | None) -> dict[str, Masking | None]:
         return {"": mask_func}
     several = len({acceleration for _, acceleration in pairs}) < len(pairs)
     return {f"{a:g}x" + (f" centre {c:g}" if several else ""): _only(mask_func, c, a) for c, a in pairs}
+
+
+def named(masks: Mapping[str, Masking]) -> dict[str, Masking | None]:
+    """`by_acceleration` of several masks, under their own names.  `random_8x`, `random_4x_8x 4x`"""
+    return {f"{name} {a}".strip(): mask for name, func in masks.items() for a, mask in by_acceleration(func).items()}
 
 
 def _only(mask_func: Any, center_fraction: float, acceleration: float) -> Masking:

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from copy import copy
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -27,6 +28,24 @@ class Reader(Protocol):
 
     def read(self, info: ScanInfo, slice_num: int) -> tuple[np.ndarray, np.ndarray | None]:
         """One slice.  -> complex64 (coil h w), float32 (y x) or None where the scan has no target"""
+
+
+class Condition(Protocol):
+    """What may be wrong with a measurement, done to k-space or hybrid space before any mask."""
+
+    @property
+    def name(self) -> str:
+        """A few words, the same for every volume."""
+
+    @property
+    def meaning(self) -> str:
+        """What is done, with the unit of its number."""
+
+    def check(self, info: ScanInfo) -> None:
+        """Raises ConfigError where it cannot be done to that volume."""
+
+    def __call__(self, kspace: np.ndarray, info: ScanInfo, slice_num: int, data_range: float) -> np.ndarray:
+        """The same for the same slice, always.  complex64 (coil h|y w) -> complex64 (coil h|y w)"""
 
 
 class FastmriReader:
@@ -60,6 +79,7 @@ class Source:
         self.volumes = list(volumes)
         self.data_ranges = list(data_ranges)
         self.reader: Reader = reader or FastmriReader()
+        self.condition: Condition | None = None
         counts = [info.num_slices for info in self.volumes]
         self._volume = np.repeat(np.arange(len(counts)), counts)
         self._slice = np.concatenate([np.arange(count) for count in counts]) if counts else np.empty(0, dtype=int)
@@ -67,6 +87,12 @@ class Source:
             self._volume, self._slice = self._volume[slices], self._slice[slices]
         names = Counter(info.name for info in self.volumes)
         self._repeated = {name for name, count in names.items() if count > 1}
+
+    def under(self, condition: Condition | None) -> Self:
+        """The same slices under a condition; None reads them as they are."""
+        other = copy(self)
+        other.condition = condition
+        return other
 
     def __len__(self) -> int:
         return len(self._volume)
@@ -99,6 +125,8 @@ class Source:
         kspace, target = self.reader.read(info, slice_num)
         if target is None:
             raise InputError(f"{info.path}: has no target to train against or to score with")
+        if self.condition is not None:
+            kspace = self.condition(kspace, info, slice_num, self.data_ranges[volume])
         mask, acs_mask = acquired_mask(info)
         return self.reader.slice_type(
             kspace=torch.from_numpy(kspace),
@@ -180,6 +208,12 @@ class MaskedSlices(Dataset[Slice]):
         self.seed = seed
         self.fixed = fixed
         self.augmentation = augmentation
+
+    def under(self, condition: Condition | None) -> Self:
+        """The same volumes and masks under a condition; None reads them as they are."""
+        other = copy(self)
+        other.source = self.source.under(condition)
+        return other
 
     def __len__(self) -> int:
         return len(self.source) * len(self.masks)

@@ -110,6 +110,7 @@ class VolumeScores(Metric):
     def compute(self) -> dict[str, Any]:
         """Means over volumes, and `volumes`: one dict per volume, in the order of their indices.
 
+        Each has `slices`: their numbers, squared errors and, where SSIM is a score, SSIM, None where that is undefined.
         A score is None where no volume has one; `loss` is the mean over slices, None where none was
         given; `num_undefined` counts the undefined scores of all volumes. Raises InputError where no slice was scored
         or the slices of a volume disagree on its data range.
@@ -179,7 +180,15 @@ def _volume_scores(slices: np.ndarray, scores: Sequence[str]) -> dict[str, Any]:
         **{score: None if score in undefined else formulas[score]() for score in scores},
         "loss": _mean_loss(slices),
         "undefined": undefined,
+        "slices": _slices(slices),
     }
+
+
+def _slices(slices: np.ndarray) -> dict[str, list[Any]]:
+    columns = {"slice_num": slices["slice_num"].astype(int).tolist()}
+    if "ssim" in (slices.dtype.names or ()):
+        columns["ssim"] = [value if math.isfinite(value) else None for value in slices["ssim"].tolist()]
+    return {**columns, "squared_error": slices["squared_error"].tolist()}
 
 
 def _data_range(slices: np.ndarray) -> float:

@@ -1,0 +1,52 @@
+"""Scores as a table for people: a row for each condition, mask, acquisition and model."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+_FORMATS = {"ssim": ".4f", "psnr": ".2f", "nmse": ".4f"}
+_HEADS = {"ssim": "SSIM", "psnr": "PSNR dB", "nmse": "NMSE"}
+
+
+def print_scores(title: str, reports: Mapping[str, Mapping[str, Any]]) -> None:
+    """One table: the cells of the `grid` of metrics.json, a row for each report under its name."""
+    first = next(iter(reports.values()))
+    scores = [score for score in _FORMATS if score in first]
+    words = [key for key in ("condition", "mask") if any(cell[key] for cell in first["grid"])]
+    table = Table(title=escape(title), title_justify="left")
+    for column in (*words, "acquisition", "model"):
+        table.add_column(column)
+    for column in ("volumes", "accel.", *map(_HEADS.__getitem__, scores)):
+        table.add_column(column, justify="right")
+    for cells in zip(*(report["grid"] for report in reports.values()), strict=True):
+        for name, cell in zip(reports, cells, strict=True):
+            texts = (*(cell[word] or "-" for word in words), cell["acquisition"], name)
+            table.add_row(*map(escape, texts), *_numbers(cell, scores))
+        if len(reports) > 1 or cells[0]["acquisition"] == "all":
+            table.add_section()
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100 + 14 * len(words))
+    console.print(table)
+    _print_remarks(console, reports)
+
+
+def _numbers(cell: Mapping[str, Any], scores: list[str]) -> list[str]:
+    shown = ["-" if cell[score] is None else format(cell[score], _FORMATS[score]) for score in scores]
+    return [str(cell["num_volumes"]), f"{cell['acceleration']:.2f}", *shown]
+
+
+def _print_remarks(console: Console, reports: Mapping[str, Mapping[str, Any]]) -> None:
+    how = next(iter(reports.values()))["conventions"]
+    if how["simulated"] != "no":
+        console.print(f"simulated: {how['simulated']}", style="bold", markup=False)
+    if how["precision"] != "single":
+        console.print(f"precision: {how['precision']}", markup=False)
+    if how["slices"] != "all":
+        console.print(f"Scored {how['slices']}.")
+    rows = [row for report in reports.values() for row in report["volumes"]]
+    num_undefined = sum(score in _FORMATS for row in rows for score in row.get("undefined", ()))
+    if num_undefined:
+        console.print(f"{num_undefined} scores are undefined (reasons in metrics.json) and left out of the means.")
