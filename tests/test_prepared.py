@@ -276,6 +276,16 @@ def test_lightning_trains_and_scores_a_resident_set(folder: Path, tmp_path: Path
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
 
 
+def test_lightning_tells_a_resident_set_its_epochs(folder: Path, tmp_path: Path) -> None:
+    draws = []
+    for changes in ({}, {"resident": True}):
+        losses, module = Losses(), ReconModule(small_unet(), L1Loss(), torch.optim.Adam)
+        trainer_of(tmp_path, losses, max_epochs=2, limit_val_batches=0).fit(module, datamodule(folder, **changes))
+        draws.append(losses.draws)
+    assert draws[0] == draws[1]
+    assert [draw[:2] for draw in draws[0] if draw[2] == 0] != [draw[:2] for draw in draws[0] if draw[2] == 1]
+
+
 def test_a_resident_epoch_has_the_order_and_masks_of_its_number(folder: Path) -> None:
     def epochs(**changes: Any) -> list[list[Any]]:
         data = datamodule(folder, batch_size=1, **changes)
