@@ -185,7 +185,7 @@ def _mean(rows: Sequence[Mapping[str, Any]], units: Sequence[Hashable], score: s
     found = [
         (value, unit) for row, unit in zip(rows, units, strict=True) if (value := score_of(row, score)) is not None
     ]
-    interval = mean_interval(*zip(*found, strict=True)) if found else None
+    interval = mean_interval([value for value, _ in found], [unit for _, unit in found]) if found else None
     return Mean(interval, len(found), len(rows) - len(found))
 
 

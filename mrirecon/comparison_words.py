@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -9,6 +10,18 @@ from rich.table import Table
 
 from mrirecon.comparison import SCORES, Comparison, Difference, Group, Mean
 from mrirecon.statistics import MIN_PAIRS, Interval
+
+
+class DifferenceRow(NamedTuple):
+    """A difference in words, cell by cell."""
+
+    volumes: str
+    runs: str
+    score: str
+    mean: str  # with its interval
+    verdict: str
+    p_value: str
+    pairs: str
 
 
 def number(value: float, score: str, signed: bool = False) -> str:
@@ -101,8 +114,8 @@ def _pair(comparison: Comparison, first: str, second: str) -> str:
     parts = []
     for score in comparison.scores:
         (d,) = (d for d in comparison.overall.differences[score] if (d.first, d.second) == (first, second))
-        shown = f" ({number(d.interval.mean, score, True)} {range_text(d.interval, score, True)})" if d.interval else ""
-        parts.append(f"{SCORES[score].label} {verdict(d)}{shown}")
+        shown = f"{number(d.interval.mean, score, True)} {range_text(d.interval, score, True)} " if d.interval else ""
+        parts.append(f"{SCORES[score].label} {shown}({verdict(d)})")
     return f"{second} against {first}: {'; '.join(parts)}."
 
 
@@ -148,12 +161,13 @@ def _cell(group: Group, score: str, name: str) -> str:
     shown = number(mean.interval.mean, score)
     if name in best_runs(group, score):
         shown = f"[bold]{shown}[/]"
-    return f"{shown} {escape(range_text(mean.interval, score))}"
+    undefined = f" ({mean.num_undefined} undefined)" if mean.num_undefined else ""
+    return f"{shown} {escape(range_text(mean.interval, score))}{undefined}"
 
 
 def _differences_table(comparison: Comparison, groups: list[Group]) -> Table:
     table = Table(title="Paired differences [95 % bootstrap interval]", title_justify="left")
-    for column in ("volumes", "difference", "score", "pairs", "mean", "Wilcoxon p", "verdict"):
+    for column in ("volumes", "difference", "score", "mean", "verdict", "Wilcoxon p", "pairs"):
         table.add_column(column)
     for group in groups:
         for score in comparison.scores:
@@ -163,10 +177,15 @@ def _differences_table(comparison: Comparison, groups: list[Group]) -> Table:
     return table
 
 
-def difference_row(group: Group, difference: Difference) -> list[str]:
-    """The cells of a difference: volumes, which runs, score, pairs, mean with its interval, p, verdict."""
+def difference_row(group: Group, difference: Difference) -> DifferenceRow:
+    """A difference as it stands in a table."""
     interval, score = difference.interval, difference.score
-    shown = f"{number(interval.mean, score, True)} {range_text(interval, score, True)}" if interval else "-"
-    pairs = f"{difference.num_pairs}" + (f" ({difference.num_dropped} undefined)" if difference.num_dropped else "")
-    runs = f"{difference.second} - {difference.first}"
-    return [group.title, runs, SCORES[score].label, pairs, shown, p_text(difference), verdict(difference)]
+    return DifferenceRow(
+        volumes=group.title,
+        runs=f"{difference.second} - {difference.first}",
+        score=SCORES[score].label,
+        mean=f"{number(interval.mean, score, True)} {range_text(interval, score, True)}" if interval else "-",
+        verdict=verdict(difference),
+        p_value=p_text(difference),
+        pairs=f"{difference.num_pairs}" + (f" ({difference.num_dropped} undefined)" if difference.num_dropped else ""),
+    )

@@ -12,7 +12,8 @@ FLOORS = {
     "data": 2, "models": 2, "losses": 2, "schedules": 2,
     "pictures": 2, "module": 3, "callbacks": 3,
     "build": 4, "reconstruct": 4, "evaluation": 4, "inspection": 4, "preparation": 4,
-    "comparable": 4, "comparison": 4, "comparison_words": 4, "report": 4, "report_plots": 4, "command": 5,
+    "comparable": 4, "comparison": 4, "comparison_words": 4, "report": 4, "report_plots": 4, "report_inputs": 4,
+    "command": 5,
 }  # fmt: skip
 # Third party -> where it may be imported.
 ALLOWED = {
