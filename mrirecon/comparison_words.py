@@ -11,6 +11,8 @@ from rich.table import Table
 from mrirecon.comparison import SCORES, Comparison, Difference, Group, Mean
 from mrirecon.statistics import MIN_PAIRS, Interval
 
+_MAIN = ("ssim", "psnr", "nmse")
+
 
 class DifferenceRow(NamedTuple):
     """A difference in words, cell by cell."""
@@ -56,7 +58,7 @@ def verdict(difference: Difference) -> str:
     if interval.mean == 0 and interval.low == interval.high:  # all are zero, or the only one is
         return "equal"
     if interval.low is None:
-        return f"{better} is better in the only one, which says nothing about others"
+        return f"{better} is better in this one only"
     if interval.contains_zero:
         return "within noise"
     if interval.num_units < MIN_PAIRS:
@@ -110,9 +112,9 @@ def _mean_text(mean: Mean, score: str) -> str:
 
 
 def _pair(comparison: Comparison, first: str, second: str) -> str:
-    """All scores of two runs in a sentence."""
+    """The main scores of two runs in a sentence."""
     parts = []
-    for score in comparison.scores:
+    for score in [name for name in _MAIN if name in comparison.scores] or comparison.scores:
         (d,) = (d for d in comparison.overall.differences[score] if (d.first, d.second) == (first, second))
         shown = f"{number(d.interval.mean, score, True)} {range_text(d.interval, score, True)} " if d.interval else ""
         parts.append(f"{SCORES[score].label} {shown}({verdict(d)})")
@@ -121,7 +123,9 @@ def _pair(comparison: Comparison, first: str, second: str) -> str:
 
 def cautions(group: Group) -> Iterator[str]:
     """What a reader must know before believing the numbers of a group."""
-    if group.num_units < MIN_PAIRS:
+    if group.num_units == 1:
+        yield "One independent volume, or patient, gives no interval: do not conclude from it."
+    elif group.num_units < MIN_PAIRS:
         count = _plural(group.num_units, "independent volume")
         yield f"With only {count} the intervals are rough and likely too narrow: do not conclude from them."
     undefined = sum(mean.num_undefined for means in group.means.values() for mean in means.values())

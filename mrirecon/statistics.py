@@ -69,7 +69,7 @@ def signed_rank(differences: Sequence[float], units: Sequence[Hashable]) -> Sign
     if not len(different):
         return SignedRank(None, "all differences are zero")
     if len(different) < MIN_PAIRS:
-        return SignedRank(None, f"only {len(different)} pairs differ, {MIN_PAIRS} are needed")
+        return SignedRank(None, f"too few pairs ({len(different)} differ)")
     return SignedRank(float(stats.wilcoxon(different).pvalue), "")
 
 

@@ -56,7 +56,7 @@ def _names(paths: list[Path]) -> list[str]:
 
 
 def _folder(path: Path) -> Path:
-    return path.parent if path.name == "metrics.json" else path
+    return path.parent if path.name == "metrics.json" else path.with_suffix("") if path.suffix == ".json" else path
 
 
 def _gallery(path: Path) -> Path | None:

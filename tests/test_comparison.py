@@ -101,7 +101,7 @@ def test_the_signed_rank_test_says_why_there_is_none() -> None:
     assert signed_rank([0.0] * 9, range(9)) == (None, "all differences are zero")
     found = signed_rank([1.0, 0, 0, 2, 3, 4, 5], range(7))
     assert found.p_value is None
-    assert found.reason == "only 5 pairs differ, 6 are needed"
+    assert found.reason == "too few pairs (5 differ)"
 
 
 def difference(runs: dict[str, Run], score: str = "ssim") -> Difference:
@@ -133,10 +133,11 @@ def test_few_volumes_are_never_enough_to_be_sure() -> None:
     found = difference(runs)
     assert not found.interval.contains_zero
     assert "3 are too few" in verdict(found)
-    assert "are needed" in p_text(found)
+    assert "too few pairs" in p_text(found)
     assert "rough" in summary(compare(runs))
     one = {name: made_up_run(gain, num_scans=1) for name, gain in (("a", 0.0), ("b", 0.2))}
-    assert "only one" in verdict(difference(one))
+    assert "this one only" in verdict(difference(one))
+    assert "no interval: do not conclude" in summary(compare(one))
 
 
 def test_two_accelerations_of_a_scan_are_one_unit_and_so_are_two_scans_of_a_patient() -> None:
