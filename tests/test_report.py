@@ -146,7 +146,7 @@ def test_the_numbers_are_those_of_the_comparison_and_the_best_is_bold(tmp_path: 
 def test_one_run_is_reported_without_differences(tmp_path: Path) -> None:
     html = write_report(tmp_path, {"only": made_up_run(num_scans=1)}).read_text()
     assert 'id="differences"' not in html
-    assert "the intervals are rough" in html
+    assert "gives no interval" in html
     assert "<strong>0." not in html
 
 
