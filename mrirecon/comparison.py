@@ -1,0 +1,202 @@
+"""Evaluations side by side: means per contrast and acceleration with intervals, and their paired differences."""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from mrirecon.comparable import Key, Run, check_comparable, check_run, score_of, volumes_of
+from mrirecon.errors import ConfigError
+from mrirecon.statistics import Interval, SignedRank, mean_interval, signed_rank
+
+Rows = Mapping[str, Sequence[Mapping[str, Any]]]
+"""The same volumes of every run, in one order."""
+
+
+class Score(NamedTuple):
+    """How a score is shown, and which way is better."""
+
+    label: str
+    form: str
+    sign: int  # 1: more is better; -1: less is
+
+
+SCORES = {
+    "ssim": Score("SSIM", ".4f", 1),
+    "psnr": Score("PSNR dB", ".2f", 1),
+    "nmse": Score("NMSE", ".4f", -1),
+    "mse": Score("MSE", ".4g", -1),
+    "mae": Score("MAE", ".4g", -1),
+    "ms_ssim": Score("MS-SSIM", ".4f", 1),
+    "hfen": Score("HFEN", ".4f", -1),
+}
+
+
+class Mean(NamedTuple):
+    """A run's mean of one score over a group."""
+
+    interval: Interval | None  # None: no volume has the score
+    num_volumes: int
+    num_undefined: int
+
+
+class Difference(NamedTuple):
+    """What the second run's score is above the first's, over the volumes where both have it."""
+
+    first: str
+    second: str
+    score: str
+    interval: Interval | None  # None: there is no such volume
+    test: SignedRank | None
+    num_pairs: int
+    num_dropped: int
+
+    @property
+    def better(self) -> str | None:
+        """The run with the better mean; None where they are equal or there is nothing to compare."""
+        if self.interval is None or self.interval.mean == 0:
+            return None
+        return self.second if self.interval.mean * SCORES[self.score].sign > 0 else self.first
+
+
+@dataclass(frozen=True)
+class Group:
+    """The volumes of one contrast and acceleration, or of several ("all"), under one condition."""
+
+    acquisition: str
+    acceleration: str
+    condition: str
+    keys: tuple[Key, ...]
+    effective: float  # acquirable points per sampled point, mean over volumes
+    num_scans: int  # a scan counts once, however many masks it was scored with
+    num_units: int  # patients where known, else scans
+    means: dict[str, dict[str, Mean]]  # score -> run
+    differences: dict[str, list[Difference]]  # score -> every pair of runs
+
+    @property
+    def title(self) -> str:
+        """The group in words."""
+        return ", ".join(filter(None, (self.acquisition, self.acceleration, self.condition)))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that is said about some evaluations.
+
+    groups: per contrast and acceleration, then per acceleration, the last over all. conditions: over all volumes, one
+    for each condition the data were put under, the undisturbed first; empty where there is only one.
+    """
+
+    runs: Mapping[str, Run]
+    scores: tuple[str, ...]
+    not_in_all: tuple[str, ...]  # scores that only some of the runs have
+    groups: tuple[Group, ...]
+    conditions: tuple[Group, ...]
+
+    @property
+    def overall(self) -> Group:
+        """All volumes, undisturbed."""
+        return self.groups[-1]
+
+
+def compare(runs: Mapping[str, Run]) -> Comparison:
+    """All means and paired differences of evaluations by their names, in the order given.
+
+    Raises InputError where one lacks what is needed, ConfigError where they may not be compared.
+    """
+    if not runs:
+        raise ConfigError("there is nothing to compare: give an evaluation")
+    for name, run in runs.items():
+        check_run(run, name)
+    check_comparable(runs)
+    tables = {name: volumes_of(run) for name, run in runs.items()}
+    table = next(iter(tables.values()))
+    held = [{score for score in SCORES if any(score in v for v in run["volumes"])} for run in runs.values()]
+    scores = tuple(score for score in SCORES if all(score in names for names in held))
+    conditions = list(dict.fromkeys(key[3] for key in table))
+    base = "" if "" in conditions else conditions[0]
+    undisturbed = [key for key in table if key[3] == base]
+    groups = [_group(tables, scores, *label, base, keys) for label, keys in _split(table, undisturbed)]
+    others = [c for c in conditions if c != base]
+    disturbed = [
+        _group(tables, scores, "all", "", condition, [key for key in table if key[3] == condition])
+        for condition in ([base, *others] if others else [])
+    ]
+    not_in_all = tuple(score for score in SCORES if score not in scores and any(score in names for names in held))
+    return Comparison(runs, scores, not_in_all, tuple(groups), tuple(disturbed))
+
+
+def acceleration_of(volume: Mapping[str, Any]) -> str:
+    """The name of the mask, or the nominal acceleration, or nothing where the volume states neither."""
+    nominal = volume.get("nominal_acceleration")
+    return str(volume.get("mask") or (f"{nominal:g}x" if nominal else ""))
+
+
+def _split(table: Mapping[Key, Mapping[str, Any]], keys: Sequence[Key]) -> Iterator[tuple[tuple[str, str], list[Key]]]:
+    """Per contrast and acceleration, per acceleration, all; none that only repeats another."""
+    by_both: dict[tuple[str, str], list[Key]] = {}
+    by_acceleration: dict[str, list[Key]] = {}
+    for key in keys:
+        acquisition, acceleration = table[key]["acquisition"], acceleration_of(table[key])
+        by_both.setdefault((acquisition, acceleration), []).append(key)
+        by_acceleration.setdefault(acceleration, []).append(key)
+    if len(by_both) == 1:
+        yield from by_both.items()
+        return
+    yield from sorted(by_both.items())
+    if 1 < len(by_acceleration) < len(by_both):
+        yield from ((("all", acceleration), chosen) for acceleration, chosen in sorted(by_acceleration.items()))
+    yield ("all", next(iter(by_acceleration)) if len(by_acceleration) == 1 else ""), list(keys)
+
+
+def _group(
+    tables: Mapping[str, Mapping[Key, Mapping[str, Any]]],
+    scores: Sequence[str],
+    acquisition: str,
+    acceleration: str,
+    condition: str,
+    keys: Sequence[Key],
+) -> Group:
+    rows = {name: [table[key] for key in keys] for name, table in tables.items()}
+    first = next(iter(rows.values()))
+    units = [_unit(volume) for volume in first]
+    pairs = list(combinations(rows, 2))
+    return Group(
+        acquisition=acquisition,
+        acceleration=acceleration,
+        condition=condition,
+        keys=tuple(keys),
+        effective=fmean(volume["acceleration"] for volume in first),
+        num_scans=len({key[:2] for key in keys}),
+        num_units=len(set(units)),
+        means={score: {name: _mean(rows[name], units, score) for name in rows} for score in scores},
+        differences={score: [_difference(rows, pair, units, score) for pair in pairs] for score in scores},
+    )
+
+
+def _unit(volume: Mapping[str, Any]) -> Hashable:
+    """What is drawn as one in a bootstrap: the patient where known, else the scan, whatever its masks."""
+    patient = volume.get("patient")
+    return ("patient", patient) if patient else ("scan", volume.get("folder") or "", volume["name"])
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], units: Sequence[Hashable], score: str) -> Mean:
+    found = [
+        (value, unit) for row, unit in zip(rows, units, strict=True) if (value := score_of(row, score)) is not None
+    ]
+    interval = mean_interval([value for value, _ in found], [unit for _, unit in found]) if found else None
+    return Mean(interval, len(found), len(rows) - len(found))
+
+
+def _difference(rows: Rows, pair: tuple[str, str], units: Sequence[Hashable], score: str) -> Difference:
+    values, kept = [], []
+    for one, other, unit in zip(rows[pair[0]], rows[pair[1]], units, strict=True):
+        a, b = score_of(one, score), score_of(other, score)
+        if a is not None and b is not None:
+            values.append(b - a)
+            kept.append(unit)
+    num_dropped = len(units) - len(values)
+    if not values:
+        return Difference(*pair, score, None, None, 0, num_dropped)
+    return Difference(*pair, score, mean_interval(values, kept), signed_rank(values, kept), len(values), num_dropped)

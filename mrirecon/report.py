@@ -1,0 +1,231 @@
+"""A report on evaluations as one HTML file that needs no network: tables, plots, pictures, provenance."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from mrirecon import report_plots as plots
+from mrirecon.comparable import describe, score_of, volumes_of
+from mrirecon.comparison import SCORES, Comparison, Group, compare
+from mrirecon.comparison_words import DifferenceRow, best_runs, difference_row, number, range_text, summary, units_text
+from mrirecon.io.atomic import replacing
+from mrirecon.report_inputs import CURVES, read_curves, read_gallery
+
+_PLOTTED = ("ssim", "psnr", "nmse")
+_UNDISTURBED = "undisturbed"
+_AXES = {"train/loss": "training loss", "val/ssim": "SSIM", "val/psnr": "PSNR dB", "val/nmse": "NMSE", "lr": "rate"}
+_TITLES = {
+    "train/loss": "Training loss", "val/ssim": "Validation SSIM", "val/psnr": "Validation PSNR",
+    "val/nmse": "Validation NMSE", "lr": "Learning rate",
+}  # fmt: skip
+
+
+def write_report(
+    output: Path,
+    runs: Mapping[str, dict[str, Any]],
+    galleries: Mapping[str, Path] | None = None,
+    learning_curves: Mapping[str, Path] | None = None,
+) -> Path:
+    """The path of report.html, written to the folder `output`, whole or not at all.
+
+    runs: the contents of metrics.json by the names to show, the baseline first. galleries: folders with gallery.json
+    and its pictures, by the name of the run. learning_curves: folders with TensorBoard events, likewise.
+
+    Raises ConfigError where runs may not be compared, InputError where one, or a gallery, is not sound.
+    """
+    comparison = compare(runs)
+    page = _template().render(
+        comparison=comparison,
+        summary=summary(comparison),
+        scores=[(score, SCORES[score].label) for score in comparison.scores],
+        not_in_all=[SCORES[score].label for score in comparison.not_in_all],
+        tables=[_table(comparison, group) for group in comparison.groups],
+        differences=_differences(comparison, comparison.groups),
+        distributions=_distributions(comparison),
+        slices=_slices(comparison),
+        conditions=_conditions(comparison),
+        condition_tables=[
+            _table(comparison, group) | ({} if group.condition else {"title": f"{group.title}, {_UNDISTURBED}"})
+            for group in comparison.conditions
+        ],
+        condition_differences=_differences(comparison, comparison.conditions[1:]),
+        galleries={name: read_gallery(folder) for name, folder in (galleries or {}).items()},
+        curves=_curves(comparison, learning_curves or {}),
+        undefined=_undefined(comparison),
+        volumes=_volumes(comparison),
+        provenance=_provenance(comparison),
+        conventions=next(iter(runs.values()))["conventions"],
+        colours={name: plots.colour_of(place) for place, name in enumerate(runs)},
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "report.html"
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _template() -> Any:
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.jinja")
+
+
+def _table(comparison: Comparison, group: Group) -> dict[str, Any]:
+    """A group's means: one row for each run, a cell (mean, interval, is best, note) for each score."""
+    rows = []
+    for name in comparison.runs:
+        cells = []
+        for score in comparison.scores:
+            found = group.means[score][name]
+            note = f"{found.num_undefined} undefined" if found.num_undefined else ""
+            shown = ("-", "") if found.interval is None else _shown(found.interval, score)
+            cells.append((*shown, name in best_runs(group, score), note))
+        rows.append((name, cells))
+    return {"title": group.title, "units": units_text(group), "effective": f"{group.effective:.2f}", "rows": rows}
+
+
+def _shown(interval: Any, score: str) -> tuple[str, str]:
+    return number(interval.mean, score), range_text(interval, score)
+
+
+def _differences(comparison: Comparison, groups: Sequence[Group]) -> list[list[DifferenceRow]]:
+    """Per group, the rows of its differences; nothing for a single run."""
+    if len(comparison.runs) < 2:
+        return []
+    return [[difference_row(g, d) for score in comparison.scores for d in g.differences[score]] for g in groups]
+
+
+def _panels(comparison: Comparison) -> list[Group]:
+    """The groups of one contrast and acceleration each."""
+    return [group for group in comparison.groups if group.acquisition != "all"] or [comparison.overall]
+
+
+def _distributions(comparison: Comparison) -> list[tuple[str, list[Markup]]]:
+    found = []
+    for group in _panels(comparison):
+        figures = []
+        for score in (score for score in _PLOTTED if score in comparison.scores):
+            values = _values(comparison, group, score)
+            label = SCORES[score].label
+            text = f"{label} of every volume by run: {group.title}; {_means_in_words(comparison, group, score)}"
+            figures.append(Markup(plots.distribution(values, label, text)))
+        found.append((f"{group.title} ({units_text(group)})", figures))
+    return found
+
+
+def _values(comparison: Comparison, group: Group, score: str) -> dict[str, list[float | None]]:
+    tables = {name: volumes_of(run) for name, run in comparison.runs.items()}
+    return {name: [score_of(table[key], score) for key in group.keys] for name, table in tables.items()}
+
+
+def _means_in_words(comparison: Comparison, group: Group, score: str) -> str:
+    means = {name: group.means[score][name].interval for name in comparison.runs}
+    return ", ".join(f"{name} mean {number(i.mean, score) if i else 'undefined'}" for name, i in means.items())
+
+
+def _slices(comparison: Comparison) -> list[tuple[str, Markup]]:
+    """SSIM over the position of the slice, for each group whose evaluations keep scores of slices."""
+    found = []
+    for group in _panels(comparison):
+        curves: dict[str, list[plots.Curve]] = {}
+        for name, run in comparison.runs.items():
+            table = volumes_of(run)
+            known: list[plots.Curve] = [
+                curve for key in group.keys if (curve := _curve(table[key].get("slices") or {}))
+            ]
+            curves |= {name: known} if known else {}
+        if curves:
+            svg = plots.along_slices(curves, "SSIM", f"SSIM over slice position by run: {group.title}")
+            found.append((group.title, Markup(svg)))
+    return found
+
+
+def _curve(slices: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
+    """Positions from 0 to 1 and SSIM of the slices of a volume; None where there are not two."""
+    pairs = zip(slices.get("slice_num") or (), slices.get("ssim") or (), strict=False)
+    points = sorted((number, value) for number, value in pairs if value is not None)
+    if len(points) < 2:
+        return None
+    first, last = points[0][0], points[-1][0]
+    return [(place - first) / max(last - first, 1) for place, _ in points], [value for _, value in points]
+
+
+def _conditions(comparison: Comparison) -> list[tuple[str, Markup]]:
+    """SSIM at each strength of each kind of disturbance, beside the undisturbed."""
+    if "ssim" not in comparison.scores or not comparison.conditions:
+        return []
+    base, *others = comparison.conditions
+    kinds: dict[str, list[Group]] = {}
+    for group in others:
+        kinds.setdefault(" ".join(re.sub(r"[-+]?\d+(\.\d+)?", " ", group.condition).split()), []).append(group)
+    found = []
+    for kind, groups in kinds.items():
+        places = [base.condition or _UNDISTURBED, *(group.condition for group in groups)]
+        runs = {name: [g.means["ssim"][name].interval for g in (base, *groups)] for name in comparison.runs}
+        svg = plots.along_conditions(places, runs, "SSIM", f"SSIM by run at: {', '.join(places)}")
+        found.append((kind, Markup(svg)))
+    return found
+
+
+def _curves(comparison: Comparison, folders: Mapping[str, Path]) -> list[tuple[str, Markup]]:
+    place = {name: number for number, name in enumerate(comparison.runs)}
+    read = {name: read_curves(folder) for name, folder in folders.items()}
+    found = []
+    for tag in CURVES:
+        curves = {name: (place[name], tags[tag]) for name, tags in read.items() if tag in tags}
+        if curves:
+            svg = plots.learning_curve(curves, _AXES[tag], f"{_TITLES[tag]} over steps of {', '.join(curves)}")
+            found.append((_TITLES[tag], Markup(svg)))
+    return found
+
+
+def _undefined(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    """Every score that has no value: run, volume, score, reason."""
+    return [
+        (name, describe(key), SCORES[score].label if score in SCORES else score, str(reason))
+        for name, run in comparison.runs.items()
+        for key, volume in volumes_of(run).items()
+        for score, reason in (volume.get("undefined") or {}).items()
+    ]
+
+
+def _volumes(comparison: Comparison) -> list[tuple[str, str, str, str, list[str]]]:
+    """Every volume of every run: which, contrast, effective acceleration, run, scores."""
+    tables = {name: volumes_of(run) for name, run in comparison.runs.items()}
+    rows = [(key, name, table[key]) for key in next(iter(tables.values())) for name, table in tables.items()]
+    return [
+        (describe(key), str(v["acquisition"]), f"{v['acceleration']:.2f}", name, _scores_of(v, comparison))
+        for key, name, v in rows
+    ]
+
+
+def _scores_of(volume: Mapping[str, Any], comparison: Comparison) -> list[str]:
+    values = [(score, score_of(volume, score)) for score in comparison.scores]
+    return ["-" if value is None else number(value, score) for score, value in values]
+
+
+def _provenance(comparison: Comparison) -> list[tuple[str, dict[str, str], str]]:
+    """Per run: its name, what it was made by in words, its config as text."""
+    found = []
+    for name, run in comparison.runs.items():
+        made_by = dict(run["made_by"])
+        config = json.dumps(made_by.pop("config", None) or {}, indent=2, ensure_ascii=False)
+        found.append((name, {key: _text(value) for key, value in made_by.items()}, config))
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {part}" for key, part in value.items())
+    return "none" if value is None else str(value)

@@ -1,0 +1,86 @@
+"""Compares evaluations of the same volumes: python scripts/compare.py RUN RUN [RUN ...] [--output DIR]"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from mrirecon.comparable import read_run
+from mrirecon.comparison import compare
+from mrirecon.comparison_words import print_comparison
+from mrirecon.errors import ConfigError, InputError
+from mrirecon.report import write_report
+from mrirecon.report_inputs import EVENTS
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+
+def main() -> None:
+    args = _arguments(sys.argv[1:])
+    output = _output_folder(args.output) if args.output else None
+    folders = dict(zip(_names(args.runs), map(_folder, args.runs), strict=True))
+    runs = {name: read_run(path) for name, path in zip(folders, args.runs, strict=True)}
+
+    print_comparison(compare(runs))
+
+    if output:
+        galleries = {name: found.parent for name, path in folders.items() if (found := _gallery(path))}
+        curves = {name: path for name, path in folders.items() if any(path.rglob(EVENTS))}
+        print(f"\nReport: {write_report(output, runs, galleries, curves)}")
+
+
+def _arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = _Parser(prog="compare.py", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of an evaluation, or a metrics.json")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write DIR/report.html as well")
+    args = parser.parse_args(arguments)
+    if len(args.runs) < 2:
+        raise ConfigError(f"expected two runs or more, but {args.runs[0]} is the only one: add another")
+    return args
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """The shortest endings of the folders' paths that tell them apart."""
+    folders = [_folder(path).resolve() for path in paths]
+    if len(set(folders)) < len(folders):
+        raise ConfigError("a run is given twice: a run compared with itself says nothing")
+    for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
+        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _folder(path: Path) -> Path:
+    return path.parent if path.name == "metrics.json" else path.with_suffix("") if path.suffix == ".json" else path
+
+
+def _gallery(path: Path) -> Path | None:
+    """The list of the pictures of a run, where it has some."""
+    found = (path / "gallery" / "gallery.json", path / "gallery.json")
+    return next((file for file in found if file.is_file()), None)
+
+
+def _output_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output {folder}: cannot be made a folder: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"--output {folder}: is not writable: choose another folder")
+    return folder
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ConfigError, InputError) as refused:
+        print(f"error: {refused}", file=sys.stderr)
+        sys.exit(refused.exit_code)
+    except KeyboardInterrupt:
+        print("error: stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)
