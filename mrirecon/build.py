@@ -21,6 +21,8 @@ from mrirecon.data.conditions import conditions_of
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.volumes import Progress
 from mrirecon.errors import ConfigError, InputError
+from mrirecon.export import is_exported
+from mrirecon.export import read as read_exported
 from mrirecon.module import ReconModule
 
 # A config, typed or from a checkpoint, may name these and nothing else.
@@ -72,6 +74,14 @@ def _check_target(target: str, key: str) -> None:
         raise ConfigError(f"{key}._target_={target!r} is refused: {ours[1]} does not define it")
 
 
+def data_only(node: Any, key: str) -> Any:
+    """Refuses what would be evaluated: the config of a checkpoint is resolved, so nothing in it need be."""
+    if "${" in str(node):
+        raise InputError(f"the checkpoint's config has an interpolation in {key}: it was not written by this project")
+    check_targets(node, key)
+    return node
+
+
 def instantiate(key: str, node: Any, **kwargs: Any) -> Any:
     """The object a config node names. Raises ConfigError naming the key for a wrong, missing or unknown setting."""
     if isinstance(node, DictConfig):
@@ -91,7 +101,9 @@ def instantiate(key: str, node: Any, **kwargs: Any) -> Any:
 def build_datamodule(cfg: DictConfig, progress: Progress | None = None) -> ReconDataModule:
     """The data, with the masks that are drawn over it. Nothing is read yet."""
     mask = None if cfg.get("mask") is None else instantiate("mask", cfg.mask)
-    return instantiate("data", cfg.data, mask=mask, split=cfg.split, seed=cfg.seed, progress=progress)
+    augmentation = None if cfg.get("augmentation") is None else instantiate("augmentation", cfg.augmentation)
+    chosen = {"mask": mask, "augmentation": augmentation, "split": cfg.split, "seed": cfg.seed}
+    return instantiate("data", cfg.data, **chosen, progress=progress)
 
 
 def build_scored(
@@ -165,9 +177,12 @@ def build_evaluation(cfg: DictConfig, model: nn.Module) -> tuple[Trainer, ReconM
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint written by this project, as plain data and tensors: nothing in it is ever executed.
 
-    Raises ConfigError for a missing file, InputError for one that is no readable checkpoint of this project.
+    Of an exported folder, `config` and `state_dict` alone. Raises ConfigError for a missing file, InputError for one
+    that is no readable checkpoint of this project.
     """
     path = Path(path)
+    if is_exported(path):
+        return read_exported(path)
     if not path.is_file():
         raise ConfigError(f"ckpt={path}: there is no such file; a run keeps its checkpoints in its folder checkpoints/")
     try:
@@ -198,11 +213,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 # What a continued run may change, and the schedules whose shape does not depend on the length of the run.
 _MUST_STAY = (
-    "seed", "target_clamp", "data.", "mask.", "model.", "loss.", "optimizer.", "scheduler.",
+    "seed", "target_clamp", "data.", "mask.", "augmentation.", "model.", "loss.", "optimizer.", "scheduler.",
     "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip", "trainer.limit_train_batches",
     "trainer.overfit_batches", "trainer.devices", "trainer.num_nodes",
 )  # fmt: skip
 _MAY_CHANGE = ("data.root", "data.num_workers", "data.check")
+_MAY_MOVE = "data.prepared"  # elsewhere it is the same data; read in another way, it is rounded in another way
 _OF_ANY_LENGTH = ("mrirecon.schedules.constant", "mrirecon.schedules.step", "mrirecon.schedules.plateau")
 
 
@@ -210,8 +226,15 @@ def check_continues(cfg: DictConfig) -> None:
     """Raises ConfigError where `ckpt` was made by other settings, naming the first: it would be no continuation."""
     if cfg.ckpt is None:
         return
+    if is_exported(Path(cfg.ckpt)):
+        raise ConfigError(
+            f"ckpt={cfg.ckpt}: an exported model has the weights alone, not the state of the optimizer: "
+            "continue from checkpoints/last.ckpt of its run"
+        )
     checkpoint = read_checkpoint(cfg.ckpt)
     then, now = flatten(checkpoint["config"]), flatten(plain(cfg))
+    if "None" not in (then.get(_MAY_MOVE, "None"), now.get(_MAY_MOVE, "None")):
+        then[_MAY_MOVE] = now[_MAY_MOVE]
     keys = [k for k in sorted({*then, *now}) if k.startswith(_MUST_STAY) and k not in _MAY_CHANGE]
     fixed_length = now.get("scheduler._target_") not in _OF_ANY_LENGTH
     if fixed_length:

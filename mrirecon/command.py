@@ -19,8 +19,9 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from mrirecon.build import check_targets, plain, read_checkpoint
+from mrirecon.build import check_targets, data_only, plain, read_checkpoint
 from mrirecon.errors import ConfigError, DivergedError, InputError
+from mrirecon.export import is_exported, weights_file
 from mrirecon.option_lists import CONF, is_group, nearest, no_option, spell_lists
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable
 def _checked(cfg: DictConfig, config_name: str, story: Story) -> int | None:
     check_types(cfg, HydraConfig.get().overrides.task, config_name)
     check_targets(plain(cfg))
+    if cfg.get("ckpt") is not None and is_exported(Path(str(cfg.ckpt))):
+        cfg.ckpt = str(weights_file(Path(str(cfg.ckpt))))  # scores give the sha256 of the file they were made from
     return story(cfg)
 
 
@@ -120,20 +123,12 @@ def _bring_checkpoint(keys: tuple[str, ...]) -> None:
         return
     config = read_checkpoint(str(given["ckpt"]))["config"]
     for key in keys:
-        value = _data_only(config.get(key), key)
+        value = data_only(config.get(key), key)
         if isinstance(value, dict):
             ConfigStore.instance().store(group=key, name="checkpoint", node=value)
             value = "checkpoint"
         if key not in given and value is not None:
             sys.argv.insert(1, f"{key}={value}")  # before what was typed, which may change it
-
-
-def _data_only(node: Any, key: str) -> Any:
-    """Refuses what would be evaluated: the config of a checkpoint is resolved, so nothing in it need be."""
-    if "${" in str(node):
-        raise InputError(f"the checkpoint's config has an interpolation in {key}: it was not written by this project")
-    check_targets(node, key)
-    return node
 
 
 def _spell_lists(config_name: str) -> None:

@@ -90,7 +90,11 @@ class Preparation:
         """What can be prepared, what cannot, and how many volumes have no target."""
         index, jobs, bad, without_target = Index(self.root, self.num_processes), [], [], 0
         for folder in self.folders:
-            paths, _ = fastmri.list_volumes(folder.path)
+            try:
+                paths, _ = fastmri.list_volumes(folder.path)
+            except InputError as error:
+                bad.append(str(error))
+                continue
             progress = partial(self.progress, f"Checking {folder.path.name}")
             entries = index.look_up(paths, full=True, exact=True, progress=progress)
             for path, entry in zip(paths, entries, strict=True):

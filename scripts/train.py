@@ -24,7 +24,9 @@ from mrirecon.models.image_domain import ZeroFilled
 from mrirecon.module import ReconModule
 from mrirecon.score_table import print_scores
 
-CONTINUED = ("data", "mask", "model", "loss", "optimizer", "scheduler", "trainer", "seed", "target_clamp")
+CONTINUED = (
+    "data", "mask", "augmentation", "model", "loss", "optimizer", "scheduler", "trainer", "seed", "target_clamp",
+)  # fmt: skip
 
 
 @command("train", from_checkpoint=CONTINUED)
@@ -48,7 +50,7 @@ def train(cfg: DictConfig) -> None:
         print_scores(f"Best checkpoint on {cfg.split}", reports)
         if (reports["this run"]["ssim"] or 0) <= (reports["zero-filled"]["ssim"] or 0):
             print("This run does not beat zero-filled: train longer, or try another optimizer.lr.")
-        _say_next(cfg, best, datamodule.scored().source.volumes[0].path)
+        _say_next(cfg, best, datamodule.volumes.scan(datamodule.scored().source.volumes[0]))
 
 
 def _checkpoint(trainer: Any) -> str:
@@ -63,11 +65,11 @@ def _checkpoint(trainer: Any) -> str:
     return next(filter(None, kept))
 
 
-def _say_next(cfg: DictConfig, best: str, scan: Path) -> None:
+def _say_next(cfg: DictConfig, best: str, scan: Path | None) -> None:
     scripts = Path(sys.argv[0]).parent
     mask = HydraConfig.get().runtime.choices.get("mask")
     mask = "random_4x" if mask in (None, "checkpoint") else mask
-    best, folder, scan_name = (shlex.quote(_short(path)) for path in (best, cfg.run_dir, str(scan)))
+    best, folder, scan_name = (shlex.quote(_short(path)) for path in (best, cfg.run_dir, str(scan or "SCAN")))
     print(
         f"\nEverything of this run is in {folder}\n\nNext:\n"
         f"  tensorboard --logdir {folder}\n"

@@ -181,6 +181,42 @@ def test_evaluate_takes_the_test_split_another_mask_and_the_baseline(trained: Pa
     assert metrics(trained / "e3")["ssim"] == metrics(trained / "outputs/train/run")["zero_filled"]["ssim"]
 
 
+def test_a_prepared_and_a_resident_set_give_the_scores_of_the_scans(trained: Path) -> None:
+    done = run(trained, "prepare_data", "data.root=data/phantom", "output=store", "num_workers=0")
+    assert done.returncode == 0, done.stderr
+    assert "20 volumes" in done.stdout
+    assert "data.prepared=store" in done.stdout
+    done = run(trained, "prepare_data", "data.root=data/phantom", "output=store", "num_workers=0")
+    assert "0 written, 20 were there" in done.stdout
+    expected = metrics(trained / "outputs/train/run")
+    for place, overrides in {"p": ["data.prepared=store"], "r": ["data.prepared=store", "data.resident=true"]}.items():
+        done = run(trained, "evaluate", best(trained), *overrides, f"output={place}")
+        assert done.returncode == 0, done.stderr
+        found = metrics(trained / place)
+        assert [found[score] for score in ("ssim", "psnr")] == pytest.approx(
+            [expected[score] for score in ("ssim", "psnr")], rel=1e-4
+        )
+    done = run(trained, "evaluate", best(trained), "data.prepared=store", "mask=gaussian2d_4x", "output=x")
+    assert done.returncode == 2
+    assert "both directions" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "words"),
+    [
+        (["output=s"], 2, "data.root"),
+        (["data.root=data/phantom"], 2, "output"),
+        (["data.root=data/phantom", "output=data/phantom"], 2, "is the data itself"),
+        (["data.root=data/phantom", "output=s", "precision=double"], 2, "single, half"),
+        (["data.root=nowhere", "output=s"], 3, "nowhere"),
+    ],
+)
+def test_prepare_data_refuses_what_cannot_be(trained: Path, overrides: list[str], code: int, words: str) -> None:
+    done = run(trained, "prepare_data", *overrides)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert words in done.stderr
+
+
 def test_a_mask_from_a_file_is_named_in_the_scores(trained: Path, volume: Volume, tmp_path: Path) -> None:
     volume(tmp_path / "set/singlecoil_val/v.h5", size=(64, 64))
     np.save(tmp_path / "m.npy", np.arange(64) % 4 == 0)

@@ -81,7 +81,7 @@ def test_an_all_zero_slice_stays_finite() -> None:
     zeros = torch.zeros(1, 2, 16, 16, dtype=torch.complex64)
     mask = torch.ones(1, 1, 1, 16, dtype=torch.bool)
     one = torch.zeros(1, dtype=torch.long)
-    sample = undersample(Slice(zeros, mask, mask, torch.zeros(1, 8, 8), torch.ones(1), one, one))
+    sample = undersample(Slice(zeros, mask, mask, torch.zeros(1, 8, 8), torch.ones(1), one, one, torch.eye(2, 3)[None]))
     assert all(torch.isfinite(torch.view_as_real(x) if x.is_complex() else x).all() for x in sample)
     assert float(sample.scale) == 1
 

@@ -27,7 +27,8 @@ def batch(device: str) -> Slice:
     kspace = torch.randn(3, 4, 96, 80, dtype=torch.complex64, generator=generator)
     mask = torch.rand(3, 1, 1, 80, generator=generator) < 0.5
     target = torch.rand(3, 48, 47, generator=generator)
-    made = Slice(kspace, mask, mask, target, torch.ones(3), torch.zeros(3, dtype=torch.long), torch.arange(3))
+    numbers, still = torch.arange(3), torch.eye(2, 3).expand(3, 2, 3)
+    made = Slice(kspace, mask, mask, target, torch.ones(3), torch.zeros(3, dtype=torch.long), numbers, still)
     return Slice(*(tensor.to(device) for tensor in made))
 
 

@@ -180,6 +180,23 @@ def test_processes_find_what_one_finds(root: Path, monkeypatch: pytest.MonkeyPat
     assert "slice 1" in str(together[1].verdict)
 
 
+def test_processes_are_started_where_the_pace_says_that_one_takes_long(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "_MIN_SECONDS", 0.1)
+    monkeypatch.setattr(index_module, "look", _look_slowly)
+    readers = {entry.verdict for entry in Index(root, 2).look_up(volumes(root))}
+    assert len(readers) > 1
+    assert str(os.getpid()) in readers
+    monkeypatch.setattr(index_module, "_MIN_SECONDS", 60.0)
+    assert {entry.verdict for entry in Index(root, 2).look_up(volumes(root))} == {str(os.getpid())}
+
+
+def _look_slowly(job: tuple[Path, object, bool, bool]) -> tuple[Path, Entry]:
+    time.sleep(0.1)
+    return job[0], Entry(1, 1, None, str(os.getpid()), False, None)
+
+
 def test_a_killed_process_is_one_message(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_module, "_MIN_SECONDS", 0.0)
     monkeypatch.setattr(index_module, "look", _die)

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_laplace
-from score_reference import KINDS, largest_differences
 from skimage.metrics import structural_similarity
 from torch import Tensor
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
+from mrirecon.benchmarks.score_reference import KINDS, largest_differences
 from mrirecon.errors import InputError
 from mrirecon.metrics import edges, multiscale, strips
 from mrirecon.metrics import functional as M

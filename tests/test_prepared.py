@@ -18,7 +18,7 @@ from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.patterns import Gaussian2d
 from mrirecon.data.prepared import FILE_NAME, read_manifest
 from mrirecon.data.resident import ResidentLoader
-from mrirecon.data.sample import HybridSlice, Sample, Slice, undersample
+from mrirecon.data.sample import HybridSlice, Sample, Slice
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.losses import L1Loss
 from mrirecon.models.image_domain import ZeroFilled
@@ -49,7 +49,7 @@ def samples(data: ReconDataModule) -> dict[tuple[int, int], Sample]:
     found = {}
     for part, loader in enumerate((data.train_dataloader(), data.val_dataloader())):
         for batch in loader:
-            sample = undersample(batch, needs_kspace=False)
+            sample = data.on_after_batch_transfer(batch, 0)
             keys = zip(batch.volume.tolist(), batch.slice_num.tolist(), strict=True)
             for row, (number, slice_num) in enumerate(keys):
                 one = Sample(*(None if values is None else values[row] for values in sample))

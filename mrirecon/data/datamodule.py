@@ -9,8 +9,9 @@ from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
+from mrirecon.data.augmentation import Augmentation, moved
 from mrirecon.data.batches import ShapeBatches
 from mrirecon.data.conditions import applicable
 from mrirecon.data.masks import Masking, by_acceleration, volume_mask
@@ -57,6 +58,7 @@ class ReconDataModule(pl.LightningDataModule):
     split: what evaluation scores, val or test; only this folder need exist for it.
     seed: of shuffling, of training masks and of what a sample rate chooses.
     train_splits: the folders to train on. The other keys choose among the files: see `selection.Selection`.
+    augmentation: moves the images of training slices before they are undersampled; None leaves them as they are.
     writer: what makes the data of `root`, where it is not there yet; None for data of your own.
     progress: called with (what, done, total) while the data is written and checked.
 
@@ -83,6 +85,7 @@ class ReconDataModule(pl.LightningDataModule):
         fixed_masks: bool = False,
         prepared: str | Sequence[str] | None = None,
         resident: bool = False,
+        augmentation: Augmentation | None = None,
         writer: Writer | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -95,7 +98,7 @@ class ReconDataModule(pl.LightningDataModule):
             raise ConfigError(
                 f"data.batch_size={batch_size} and data.num_workers={num_workers}: expected at least 1 and at least 0"
             )
-        self.mask, self.fixed_masks = mask, fixed_masks
+        self.mask, self.fixed_masks, self.augmentation = mask, fixed_masks, augmentation
         self.scored_masks: Mapping[str, Masking | None] | None = None  # in the place of `mask` in evaluation, if given
         self.conditions: Sequence[Condition] = ()  # what evaluation may put the volumes under; see `score_under`
         self.challenge = cast(fastmri.Challenge, challenge)
@@ -128,7 +131,7 @@ class ReconDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Makes the data where a writer does and it is not there; looks the files up for all ranks."""
-        if self.writer is not None:
+        if self.writer is not None and not self.sets:
             self.writer.write(self._written_for, partial(self.progress, "Writing the data set"))
         if self.trainer is not None and self.trainer.world_size > 1:
             # Every rank raises it in its own setup; raised here by one, it would leave the others waiting.
@@ -183,7 +186,9 @@ class ReconDataModule(pl.LightningDataModule):
         if split == self.split:
             self.conditions = applicable(self.conditions, infos)
         log.info("%s: %d volumes, %d slices", where, len(infos), len(source))
-        return MaskedSlices(source, masks, self.seed if training else None, self.fixed_masks)
+        if not training:
+            return MaskedSlices(source, masks, seed=None)
+        return MaskedSlices(source, masks, self.seed, self.fixed_masks, self.augmentation)
 
     def _check_mask(self, info: ScanInfo, mask_func: Masking | None) -> None:
         if info.mask is not None:
@@ -248,28 +253,44 @@ class ReconDataModule(pl.LightningDataModule):
         batches = ShapeBatches(shapes, self.batch_size, self.seed if shuffle else None, ranks, rank)
         if self.resident:
             return ResidentLoader(self._resident(split), dataset, batches)
+        # Workers of a CPU are the device: they undersample, too, and send an image instead of k-space.
+        to_sample = partial(
+            _collated, needs_kspace=self.needs_kspace, is_moved=shuffle and self.augmentation is not None
+        )
         return DataLoader(
             dataset,
             batch_sampler=batches,
+            collate_fn=to_sample if self.num_workers and self._device.type == "cpu" else default_collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=self._device.type == "cuda",
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Sample | Any:
         """The CPU reads, the device computes: the mask is applied where the model runs."""
-        return undersample(batch, self.needs_kspace) if isinstance(batch, Slice) else batch
+        if not isinstance(batch, Slice):
+            return batch
+        is_moved = self.augmentation is not None and self.trainer is not None and bool(self.trainer.training)
+        return undersample(moved(batch) if is_moved else batch, self.needs_kspace)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
     def _resident(self, split: str) -> Resident:
         """The slices of a split on the device, brought there once."""
         if split not in self._residents:
             dataset = self.sets[split]
-            device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
             # A pattern in both directions, and a model of k-space, need the whole readout.
             hybrid = not self.needs_kspace and all(len(dataset.mask(name, 0, 0)[0]) == 1 for name in dataset.masks)
-            progress = partial(self.progress, f"Loading {self._where(split)} to {device}")
-            self._residents[split] = Resident(dataset.source, hybrid, device, self.num_workers, progress)
+            progress = partial(self.progress, f"Loading {self._where(split)} to {self._device}")
+            self._residents[split] = Resident(dataset.source, hybrid, self._device, self.num_workers, progress)
         return self._residents[split]
+
+
+def _collated(slices: list[Slice], needs_kspace: bool, is_moved: bool) -> Sample:
+    batch = default_collate(slices)
+    return undersample(moved(batch) if is_moved else batch, needs_kspace)
 
 
 def _train_splits(splits: object) -> tuple[str, ...]:

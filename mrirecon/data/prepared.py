@@ -144,6 +144,12 @@ class PreparedVolumes:
         """The volumes of all splits."""
         return [path for root in self.roots for path in self._paths(root)]
 
+    def scan(self, info: ScanInfo) -> Path | None:
+        """The scan's own file, where it still is where it was prepared from."""
+        root = info.path.parent.parent
+        path = Path(self.manifests[root].source) / info.path.relative_to(root).with_suffix("")
+        return path if path.is_file() else None
+
     def headers(self, paths: Sequence[Path], where: str) -> list[ScanInfo]:
         """The volumes of these files.  Raises InputError for one that is not there as it was written."""
         volumes = [self._volume(path) for path in paths]

@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from rich import filesize
 from torch import Tensor
@@ -72,18 +73,16 @@ class Resident:
         for kept, value in zip(group[1:], (read.target, read.data_range, read.slice_num), strict=True):
             kept[number] = value
 
-    def gather(self, items: Sequence[int], masks: Tensor, acs_masks: Tensor, volumes: Tensor) -> Slice:
-        """A batch of slices of one shape with the masks that were drawn for it, on the device."""
+    def gather(self, items: Sequence[int], **drawn: Tensor) -> Slice:
+        """A batch of slices of one shape on the device, with the fields that were drawn for it."""
         group = self.groups[self.place[items[0]][0]]
         rows = self._sent(torch.tensor([self.place[item][1] for item in items]))
         return self.slice_type(
             kspace=group.kspace[rows],
-            mask=self._sent(masks),
-            acs_mask=self._sent(acs_masks),
             target=group.target[rows],
             data_range=group.data_range[rows],
-            volume=self._sent(volumes),
             slice_num=group.slice_num[rows],
+            **{name: self._sent(values) for name, values in drawn.items()},
         )
 
     def _sent(self, values: Tensor) -> Tensor:
@@ -121,15 +120,15 @@ class ResidentLoader:
                     future.cancel()
 
     def _batch(self, draws: Sequence[Draw]) -> Slice:
-        items, masks, acs_masks, volumes = [], [], [], []
-        for draw in draws:
-            name, item = self.dataset.split(draw.item)
-            mask, acs_mask = self.dataset.mask(name, item, draw.epoch)
-            items.append(item)
-            masks.append(torch.from_numpy(mask)[None])
-            acs_masks.append(torch.from_numpy(acs_mask)[None])
-            volumes.append(self.dataset.number(name, self.dataset.source.where(item)[1]))
-        return self.resident.gather(items, torch.stack(masks), torch.stack(acs_masks), torch.tensor(volumes))
+        cases = [(*self.dataset.split(draw.item), draw.epoch) for draw in draws]
+        masks = [self.dataset.mask(*case) for case in cases]
+        return self.resident.gather(
+            [item for _, item, _ in cases],
+            mask=torch.from_numpy(np.stack([mask for mask, _ in masks]))[:, None],
+            acs_mask=torch.from_numpy(np.stack([acs_mask for _, acs_mask in masks]))[:, None],
+            volume=torch.tensor([self.dataset.number(name, self.dataset.source.where(i)[1]) for name, i, _ in cases]),
+            movement=torch.from_numpy(np.stack([self.dataset.movement(item, epoch) for _, item, epoch in cases])),
+        )
 
 
 def _kept_shape(source: Source, item: int, hybrid: bool) -> tuple[int, ...]:

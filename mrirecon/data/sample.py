@@ -22,6 +22,7 @@ class Slice(NamedTuple):
     data_range: Tensor  # float32 (b), maximum of the target volume
     volume: Tensor  # int64 (b), index of the volume in its data set
     slice_num: Tensor  # int64 (b)
+    movement: Tensor  # float32 (b 2 3), of `augmentation`: how the image is moved first
 
 
 class HybridSlice(Slice):

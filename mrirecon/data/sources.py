@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from mrirecon.data.augmentation import IDENTITY, Augmentation
 from mrirecon.data.masks import Masking, center_mask, contiguous_center, draw_mask, volume_seed
 from mrirecon.data.sample import Slice
 from mrirecon.errors import InputError
@@ -135,6 +136,7 @@ class Source:
             data_range=torch.tensor(self.data_ranges[volume], dtype=torch.float32),
             volume=torch.tensor(volume),
             slice_num=torch.tensor(slice_num),
+            movement=torch.from_numpy(IDENTITY),
         )
 
 
@@ -189,15 +191,23 @@ class MaskedSlices(Dataset[Slice]):
     seed: None draws one mask per volume from its name, the same in every epoch and everywhere, as evaluation needs;
     a number draws a new one for every (seed, epoch, volume, slice), whatever the order, workers or ranks.
     fixed: the epoch does not count, so that a slice has one mask for the whole training.
+    augmentation: moves the images of fully sampled scans, as drawn for every (seed, epoch, volume, slice), too.
     """
 
     def __init__(
-        self, source: Source, masks: Mapping[str, Masking | None], seed: int | None, fixed: bool = False
+        self,
+        source: Source,
+        masks: Mapping[str, Masking | None],
+        seed: int | None,
+        fixed: bool = False,
+        augmentation: Augmentation | None = None,
     ) -> None:
+        assert augmentation is None or seed is not None
         self.source = source
         self.masks = dict(masks)
         self.seed = seed
         self.fixed = fixed
+        self.augmentation = augmentation
 
     def under(self, condition: Condition | None) -> Self:
         """The same volumes and masks under a condition; None reads them as they are."""
@@ -217,6 +227,7 @@ class MaskedSlices(Dataset[Slice]):
             mask=torch.from_numpy(mask)[None],
             acs_mask=torch.from_numpy(acs_mask)[None],
             volume=torch.tensor(number),
+            movement=torch.from_numpy(self.movement(item, draw.epoch)),
         )
 
     def split(self, item: int) -> tuple[str, int]:
@@ -245,6 +256,13 @@ class MaskedSlices(Dataset[Slice]):
         if self.seed is None:
             return self.volume_mask(info, name)
         return joined_mask(info, self.masks[name], (self.seed, 0 if self.fixed else epoch, volume, slice_num))
+
+    def movement(self, item: int, epoch: int) -> np.ndarray:
+        """How the image of a slice of the source is moved.  -> float32 (2 3)"""
+        info, volume, slice_num = self.source.where(item)
+        if self.augmentation is None or self.seed is None or info.mask is not None:
+            return IDENTITY
+        return self.augmentation.draw((self.seed, epoch, volume, slice_num))
 
     def volume_mask(self, info: ScanInfo, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The mask of a volume that is drawn from its name, and its centre.  -> bool (1|h w), bool (1|h w)"""

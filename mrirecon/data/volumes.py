@@ -54,6 +54,10 @@ class Volumes:
         """The volumes of all splits."""
         return [path for root in self.roots for path in root.glob(f"{self.challenge}_*/*.h5")]
 
+    def scan(self, info: ScanInfo) -> Path | None:
+        """The scan's own file, which can be reconstructed whole."""
+        return info.path
+
     def headers(self, paths: Sequence[Path], where: str) -> list[ScanInfo]:
         """The volumes among these files whose header suits."""
         infos = [info for info, _ in self._usable(paths, f"Reading headers of {where}")]

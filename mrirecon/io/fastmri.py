@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Literal
 
-import h5py
 import numpy as np
-from h5py import h5d, h5t
+from h5py import h5t
 from numpy.typing import NDArray
 
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import contiguous, hdf5
 from mrirecon.io.contiguous import Array
 from mrirecon.io.fastmri_contents import LAYOUTS, describe
+from mrirecon.io.hdf5_checks import Stored
 from mrirecon.io.scan import Scan, ScanInfo
 
 Challenge = Literal["singlecoil", "multicoil"]
@@ -154,7 +154,7 @@ def _finite_slice(h5file: hdf5.UntrustedFile, info: ScanInfo, array: Array, i: i
     return values
 
 
-def _dataset(h5file: hdf5.UntrustedFile, array: Array) -> h5d.DatasetID:
+def _dataset(h5file: hdf5.UntrustedFile, array: Array) -> Stored:
     dataset = hdf5.array(h5file, array.name, array.dtype.kind)
     if dataset is None or dataset.shape != array.shape:
         came = "is gone" if dataset is None else f"has shape {dataset.shape}"
@@ -164,9 +164,9 @@ def _dataset(h5file: hdf5.UntrustedFile, array: Array) -> h5d.DatasetID:
     return dataset
 
 
-def _read(h5file: hdf5.UntrustedFile, array: Array, dataset: h5d.DatasetID, i: int) -> np.ndarray:
+def _read(h5file: hdf5.UntrustedFile, array: Array, dataset: Stored, i: int) -> np.ndarray:
     try:
-        values = h5py.Dataset(dataset)[i]
+        values = dataset.read(i)
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"{h5file.path}: slice {i} of `{array.name}` cannot be read ({error}). The file is damaged: copy it again"
@@ -176,10 +176,10 @@ def _read(h5file: hdf5.UntrustedFile, array: Array, dataset: h5d.DatasetID, i: i
         return np.asarray(values, array.dtype)
 
 
-def _offset(array: Array, dataset: h5d.DatasetID) -> int | None:
+def _offset(array: Array, dataset: Stored) -> int | None:
     """Where the values begin, if they lie there as they are in memory: in one piece, of the same type."""
     # HDF5 tells an offset of contiguous data only.
-    return dataset.get_offset() if dataset.get_type() == h5t.py_create(array.dtype) else None
+    return dataset.id.get_offset() if dataset.id.get_type() == h5t.py_create(array.dtype) else None
 
 
 def _need_finite(info: ScanInfo, array: Array, i: int, values: np.ndarray) -> None:

@@ -3,7 +3,6 @@
 import math
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 from defusedxml.common import DefusedXmlException
 from numpy.typing import NDArray
@@ -121,7 +120,7 @@ def _mask(h5file: hdf5.UntrustedFile, num_columns: int) -> NDArray[np.bool_] | N
     dataset = hdf5.array(h5file, "mask", "biuf")
     if dataset is None:
         return None
-    values = h5py.Dataset(dataset)[()] if dataset.shape == (num_columns,) else np.zeros(0)
+    values = dataset.read() if dataset.shape == (num_columns,) else np.zeros(0)
     if not values.any() or not np.isin(values, (0, 1)).all():
         raise InputError(
             f"{h5file.path}: expected `mask` to hold a 0 or 1, not all 0, for each of the {num_columns} columns; "

@@ -25,12 +25,13 @@ def write_volume(
     recon_size: tuple[int, int],
     mask: np.ndarray | None = None,
     extra_attrs: Mapping[str, Any] | None = None,
+    header: str | None = None,
 ) -> None:
     """Writes one volume in the fastMRI layout, uncompressed; a file of that name is replaced.
 
     `kspace` is (slice h w) for single-coil or (slice coil h w) for multi-coil data; `targets` maps
     `reconstruction_esc` or `reconstruction_rss` to (slice y x), the first one giving the attributes `max` and `norm`;
-    `recon_size` is (y, x); `mask` is (w,).
+    `recon_size` is (y, x); `mask` is (w,); `header` is the scan's own ISMRMRD header, None writes what fastMRI reads.
     """
     arrays = {"kspace": np.asarray(kspace, np.complex64)}
     arrays |= {name: np.asarray(target, np.float32) for name, target in targets.items()}
@@ -40,7 +41,7 @@ def write_volume(
     if targets:
         first = arrays[next(iter(targets))]
         attrs |= {"max": float(first.max()), "norm": float(np.linalg.norm(first))}
-    header = _header_xml(arrays["kspace"].shape[-2:], recon_size)
+    header = header or header_xml(arrays["kspace"].shape[-2:], recon_size)
     _write(path, {"ismrmrd_header": header, **arrays}, attrs)
 
 
@@ -73,7 +74,7 @@ def _atomic_writer(path: Path, num_bytes: int) -> Iterator[h5py.File]:
         yield h5file
 
 
-def _header_xml(kspace_size: tuple[int, ...], recon_size: tuple[int, int]) -> str:
+def header_xml(kspace_size: tuple[int, ...], recon_size: tuple[int, int]) -> str:
     """The part of an ISMRMRD header that fastMRI reads; x is the readout, y the phase encoding."""
     (h, w), (y, x) = kspace_size, recon_size
     return (

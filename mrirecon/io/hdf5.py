@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p
+from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t
 
 from mrirecon.errors import InputError
 from mrirecon.io.hdf5_checks import (
     MAX_TEXT,
+    Stored,
     extents,
     need_inside,
     need_known_filters,
@@ -30,6 +31,8 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_GAP = 1 << 26
 _MOST_NAMES = 100
 _NUMBERS = {"c": "complex numbers (complex64)", "f": "real numbers (float32)", "biuf": "zeros and ones (bool)"}
+# The types of sound volumes, which h5py takes long to recognise.
+_COMMON = [(h5t.py_create(dtype), dtype) for dtype in (np.dtype(np.complex64), np.dtype(np.float32))]
 # All that h5py raises on broken files; it has no exception of its own.
 _BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
 
@@ -54,7 +57,14 @@ class UntrustedFile:
     @cached_property
     def links(self) -> dict[bytes, int]:
         """The first hundred names at the top of the file, and what kind of link each is."""
-        return {name: self.id.links.get_info(name).type for name in islice(self.id, _MOST_NAMES)}
+        links: dict[bytes, int] = {}
+
+        def take(name: bytes, info: h5l.LinkInfo) -> bool | None:
+            links[name] = info.type
+            return True if len(links) == _MOST_NAMES else None
+
+        self.id.links.iterate(take, info=True)
+        return links
 
     def link(self, name: bytes) -> int | None:
         """What kind of link a name is, or None."""
@@ -92,7 +102,7 @@ def open_untrusted(path: Path) -> Iterator[UntrustedFile]:
             ) from error
 
 
-def array(h5file: UntrustedFile, name: str, kinds: str) -> h5d.DatasetID | None:
+def array(h5file: UntrustedFile, name: str, kinds: str) -> Stored | None:
     """The data set of that name, not read yet, or None; all its values are certain to lie in the file itself.
 
     `kinds` is NumPy's letter of what it may hold: "c", "f" or "biuf".
@@ -111,8 +121,11 @@ def text(h5file: UntrustedFile, name: str) -> bytes | None:
     dataset = _dataset(h5file, name)
     if dataset is None or math.prod(dataset.shape) != 1 or h5py.check_string_dtype(dataset.dtype) is None:
         return None
-    raw = h5py.Dataset(dataset)[()] if _text_length(h5file, dataset) <= MAX_TEXT else None
-    raw = None if raw is None else np.asarray(raw).item()
+    raw = None
+    if _text_length(h5file, dataset) <= MAX_TEXT:
+        values = np.empty(dataset.shape, dataset.dtype)
+        dataset.id.read(h5s.ALL, h5s.ALL, values)
+        raw = values.item()
     if raw is None or len(raw) > MAX_TEXT:
         expected, cure = f"a text of at most {MAX_TEXT} bytes", "Store a shorter one, or remove it"
         refuse(h5file.path, name, expected, "it is larger", cure)
@@ -164,7 +177,7 @@ def _attribute_value(attr: h5a.AttrID, shape: tuple[int, ...]) -> Any:
     return values.item()
 
 
-def _dataset(h5file: UntrustedFile, name: str) -> h5d.DatasetID | None:
+def _dataset(h5file: UntrustedFile, name: str) -> Stored | None:
     opened = child(h5file, name)
     if opened is None:
         return None
@@ -174,13 +187,19 @@ def _dataset(h5file: UntrustedFile, name: str) -> h5d.DatasetID | None:
     plist = h5file.open(name.encode()).plist
     need_inside(h5file.path, name, plist)
     need_known_filters(h5file.path, name, plist)
-    need_stored(h5file.path, name, opened, plist, h5file.stat.st_size)
-    return opened
+    dataset = Stored(opened, opened.shape or (), _dtype(opened))
+    need_stored(h5file.path, name, dataset, plist, h5file.stat.st_size)
+    return dataset
 
 
-def _text_length(h5file: UntrustedFile, dataset: h5d.DatasetID) -> int:
+def _dtype(dataset: h5d.DatasetID) -> np.dtype:
+    stored = dataset.get_type()
+    return next((dtype for common, dtype in _COMMON if stored == common), None) or dataset.dtype
+
+
+def _text_length(h5file: UntrustedFile, dataset: Stored) -> int:
     """The bytes a single text claims to have: HDF5 allocates them, up to 4 GiB, before it looks for them."""
-    offset = dataset.get_offset()
+    offset = dataset.id.get_offset()
     if h5py.check_string_dtype(dataset.dtype).length is not None or offset is None:
         return dataset.dtype.itemsize
     h5file.raw.seek(offset)
@@ -211,7 +230,7 @@ def _open_bytes(path: Path) -> FileIO:
         if not S_ISREG(mode):
             came = "a folder" if S_ISDIR(mode) else "no file"
             raise InputError(f"{path}: {expected}, but this is {came}. {cure}")
-        return path.open("rb", buffering=0)
+        return FileIO(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{path}: {expected}, but nothing is there. {cure}") from error
     except OSError as error:

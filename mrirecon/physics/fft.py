@@ -16,6 +16,11 @@ def ifft2c(kspace: Tensor) -> Tensor:
     return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(kspace, dim=_HW), norm="ortho"), dim=_HW)
 
 
+def fft1c(image: Tensor, dim: int) -> Tensor:
+    """`fft2c` along one axis.  (*n) complex -> (*n) complex"""
+    return torch.fft.fftshift(torch.fft.fft(torch.fft.ifftshift(image, dim=dim), dim=dim, norm="ortho"), dim=dim)
+
+
 def ifft1c(kspace: Tensor, dim: int) -> Tensor:
     """`ifft2c` along one axis: done for rows and for columns, in any order, the two are the whole.  (*n) -> (*n)"""
     return torch.fft.fftshift(torch.fft.ifft(torch.fft.ifftshift(kspace, dim=dim), dim=dim, norm="ortho"), dim=dim)

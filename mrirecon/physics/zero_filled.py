@@ -4,6 +4,9 @@ Hybrid space is image along the readout and k-space along the phase encoding. A 
 k-space, so the transform along the readout, and the crop of its rows, can be done before the mask, and once for all.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -24,31 +27,44 @@ def zero_filled(kspace: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
     the input, which change the phase of an image only; rows outside the crop are dropped before the second transform.
     """
     if kspace.device.type == "cpu" and mask.shape[-2] == 1:
-        # Only columns that were sampled need the first transform; on a GPU, to ask which they are would mean to wait.
-        each = zip(kspace.split(1), mask.expand(len(kspace), -1, -1, -1).split(1), strict=True)
-        rows = torch.cat([_rows_of_columns(one, columns.flatten(), size[0]) for one, columns in each])
-    else:
-        rows = _middle(torch.fft.ifft(kspace * mask, dim=-2, norm="ortho"), size[0], dim=-2)
-    return _image(rows, size[1])
+        return _coil_by_coil(kspace, mask, partial(_rows_of_columns, num_rows=size[0]), size[1])
+    rows = _middle(torch.fft.ifft(kspace * mask, dim=-2, norm="ortho"), size[0], dim=-2)
+    return _middle(rss(torch.fft.ifft(rows, dim=-1, norm="ortho")), size[1], dim=-1)
 
 
 def zero_filled_hybrid(hybrid: Tensor, mask: Tensor, num_cols: int) -> Tensor:
     """`zero_filled` from what `to_hybrid` gave.  (b coil y w) complex, (b 1 1 w) bool -> (b y x) real"""
-    return _image(hybrid * mask, num_cols)
+    if hybrid.device.type == "cpu":
+        return _coil_by_coil(hybrid, mask, torch.mul, num_cols)
+    return _middle(rss(torch.fft.ifft(hybrid * mask, dim=-1, norm="ortho")), num_cols, dim=-1)
+
+
+def _coil_by_coil(kspace: Tensor, mask: Tensor, rows_of: Callable[[Tensor, Tensor], Tensor], num_cols: int) -> Tensor:
+    """The images of a batch on a CPU: one coil stays in its cache, a batch does not.  (b coil h|y w) -> (b y x)
+
+    rows_of: what the sampled columns of a coil give.  (h|y w), (w) bool -> (y w)
+    """
+    images = []
+    for coils, columns in zip(kspace, mask.expand(len(kspace), 1, 1, -1).flatten(1), strict=True):
+        power = _power(rows_of(coils[0], columns))
+        for coil in coils[1:]:
+            power += _power(rows_of(coil, columns))
+        images.append(_middle(power, num_cols, dim=-1).sqrt_())
+    return torch.stack(images)
+
+
+def _power(rows: Tensor) -> Tensor:
+    """The squared magnitude of a coil's image.  (y w) complex -> (y w) real"""
+    squares = torch.view_as_real(torch.fft.ifft(rows, dim=-1, norm="ortho")).square_()
+    return squares[..., 0] + squares[..., 1]
 
 
 def _rows_of_columns(kspace: Tensor, columns: Tensor, num_rows: int) -> Tensor:
-    """The rows of one slice's image along the readout.  (1 coil h w), (w) bool -> (1 coil y w)"""
-    # The transform is fastest along an axis whose values lie side by side.
-    sampled = kspace[..., columns].transpose(-1, -2).contiguous()
-    image = _middle(torch.fft.ifft(sampled, dim=-1, norm="ortho"), num_rows, dim=-1)
-    rows = kspace.new_zeros(*kspace.shape[:-2], num_rows, kspace.shape[-1])
-    rows[..., columns] = image.transpose(-1, -2)
-    return rows
-
-
-def _image(rows: Tensor, num_cols: int) -> Tensor:
-    return _middle(rss(torch.fft.ifft(rows, dim=-1, norm="ortho")), num_cols, dim=-1)
+    """The rows of a coil's image along the readout; columns without a sample need no transform.  (h w), (w) -> (y w)"""
+    index = columns.nonzero()[:, 0]
+    image = torch.fft.ifft(kspace.index_select(-1, index), dim=-2, norm="ortho")
+    rows = kspace.new_zeros(num_rows, kspace.shape[-1])
+    return rows.index_copy_(-1, index, _middle(image, num_rows, dim=-2))
 
 
 def _middle(image: Tensor, length: int, dim: int) -> Tensor:

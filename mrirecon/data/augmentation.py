@@ -1,0 +1,79 @@
+"""Random flips, rotations and shifts of training images, before they are undersampled.
+
+The complex coil images are moved, all coils alike, and the target with them: MRAugment, arXiv:2106.14947.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mrirecon.data.sample import HybridSlice, Slice
+from mrirecon.errors import ConfigError
+from mrirecon.physics.fft import fft1c, fft2c, ifft1c, ifft2c
+
+IDENTITY = np.eye(2, 3, dtype=np.float32)
+
+
+class Augmentation:
+    """How far images are moved; what is drawn depends on the seed alone.
+
+    flip_prob: of a flip along either axis. max_angle: of a rotation to either side, in degrees. max_shift: along either
+    axis, in pixels. Raises ConfigError for values that cannot be.
+    """
+
+    def __init__(self, flip_prob: float, max_angle: float, max_shift: float) -> None:
+        if not 0 <= flip_prob <= 1 or not 0 <= max_angle <= 180 or not 0 <= max_shift < math.inf:
+            raise ConfigError(
+                f"augmentation: flip_prob={flip_prob}, max_angle={max_angle}, max_shift={max_shift}: expected a "
+                "probability, degrees from 0 to 180, and pixels from 0"
+            )
+        self.flip_prob, self.max_angle, self.max_shift = flip_prob, max_angle, max_shift
+
+    def draw(self, seed: tuple[int, ...]) -> np.ndarray:
+        """A movement: [A | s] takes a pixel of the moved image, as its distance from the middle, to A (p - s) there.
+
+        -> float32 (2 3)
+        """
+        rng = np.random.default_rng(seed)
+        flips = np.where(rng.random(2) < self.flip_prob, -1.0, 1.0)
+        angle = math.radians(rng.uniform(-self.max_angle, self.max_angle))
+        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        shift = rng.uniform(-self.max_shift, self.max_shift, 2)
+        return np.column_stack([turn * flips, shift]).astype(np.float32)
+
+
+def moved(batch: Slice) -> Slice:
+    """The batch with its images moved as `batch.movement` says, k-space and target alike."""
+    x, w = batch.target.shape[-1], batch.kspace.shape[-1]
+    y, h = batch.target.shape[-2], batch.kspace.shape[-2]
+    middle = h // 2, w // 2
+    is_hybrid = isinstance(batch, HybridSlice)
+    images = ifft1c(batch.kspace, dim=-1) if is_hybrid else ifft2c(batch.kspace)
+    parts = torch.view_as_real(images).permute(0, 1, 4, 2, 3).flatten(1, 2)
+    parts = move(parts, batch.movement, middle).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2)
+    images = torch.view_as_complex(parts.contiguous())
+    # The target is the centre crop, so its own middle is elsewhere where one size is odd and the other even.
+    of_target = middle[0] - (h - y) // 2, middle[1] - (w - x) // 2
+    return batch._replace(
+        kspace=fft1c(images, dim=-1) if is_hybrid else fft2c(images),
+        # Cubic interpolation can overshoot; a magnitude cannot.
+        target=move(batch.target[:, None], batch.movement, of_target)[:, 0].clamp(min=0),
+    )
+
+
+def move(images: Tensor, movement: Tensor, middle: tuple[int, int]) -> Tensor:
+    """Images moved around a pixel, by cubic interpolation, zero from outside.  (b c h w), (b 2 3) -> (b c h w)"""
+    h, w = images.shape[-2:]
+    grid = torch.meshgrid(
+        torch.arange(h, device=images.device) - float(middle[0]),
+        torch.arange(w, device=images.device) - float(middle[1]),
+        indexing="ij",
+    )
+    points = torch.stack(grid, dim=-1) - movement[:, None, None, :, 2]
+    source = torch.einsum("bij,bhwj->bhwi", movement[:, :, :2], points) + points.new_tensor(middle)
+    # grid_sample wants (x, y), from -1 at the first pixel's centre to 1 at the last one's.
+    source = (2 * source / source.new_tensor([h - 1, w - 1]) - 1).flip(-1)
+    return F.grid_sample(images, source, mode="bicubic", padding_mode="zeros", align_corners=True)

@@ -1,0 +1,51 @@
+"""The acquisition as a linear operator, from one image to the masked k-space of several coils, and its adjoint."""
+
+import torch
+from torch import Tensor
+
+from mrirecon.physics.coils import sens_expand, sens_reduce
+from mrirecon.physics.crop import center_crop
+from mrirecon.physics.fft import fft2c, ifft2c
+
+
+class SenseOperator:
+    """Sensitivities, centred Fourier transform, mask.  (b h w) <-> (b coil h w), complex
+
+    Its norm is at most 1 where the squares of the sensitivities sum to at most 1 over the coils.
+
+    mask: bool (b 1 1 w) or (b 1 h w). sens_maps: complex (b coil h w).
+    """
+
+    def __init__(self, mask: Tensor, sens_maps: Tensor) -> None:
+        self.mask = mask
+        self.sens_maps = sens_maps
+        # The mask's kernel is a circular convolution: it commutes with the shifts that centre image and k-space, and
+        # a mask of columns leaves the rows alone.
+        self._axes = (-1,) if mask.shape[-2] == 1 else (-2, -1)
+        self._weights = torch.fft.ifftshift(mask, dim=self._axes)[..., None].to(sens_maps.real.dtype)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Masked k-space of an image.  (b h w) -> (b coil h w)"""
+        return fft2c(sens_expand(image, self.sens_maps)) * self.mask
+
+    def adjoint(self, kspace: Tensor) -> Tensor:
+        """The coil-combined zero-filled image.  (b coil h w) -> (b h w)"""
+        return sens_reduce(ifft2c(kspace * self.mask), self.sens_maps)
+
+    def normal(self, image: Tensor) -> Tensor:
+        """`adjoint(forward(image))`, with fewer and shorter transforms and without shifts.  (b h w) -> (b h w)"""
+        kspace = torch.fft.fftn(sens_expand(image, self.sens_maps), dim=self._axes)
+        # Real by real: a complex number times a real one takes torch several times as long.
+        masked = torch.view_as_complex(torch.view_as_real(kspace) * self._weights)
+        return sens_reduce(torch.fft.ifftn(masked, dim=self._axes), self.sens_maps)
+
+
+def crop_readout(kspace: Tensor, mask: Tensor, num_rows: int) -> Tensor:
+    """K-space of the middle `num_rows` rows of the image, where the mask is one of columns; else k-space as it is.
+
+    A mask of columns does not mix the rows of the image, so no information on the rows that stay is lost; with the
+    usual readout oversampling half of the work goes.  (b coil h w) -> (b coil num_rows w)
+    """
+    if mask.shape[-2] != 1 or num_rows >= kspace.shape[-2]:
+        return kspace
+    return fft2c(center_crop(ifft2c(kspace), (num_rows, kspace.shape[-1])))

@@ -1,0 +1,45 @@
+"""Measures this project beside its references: python scripts/benchmark.py [data|scores] [device=cuda] [output=DIR]"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from mrirecon.benchmarks import data, scores
+from mrirecon.benchmarks.measure import printed, write_table
+from mrirecon.command import command
+from mrirecon.errors import ConfigError
+from mrirecon.reconstruct import choose_device
+
+SUITES = ("data", "scores")
+
+
+@command("benchmark")
+def main(cfg: DictConfig) -> None:
+    unknown = [name for name in cfg.suites if name not in SUITES]
+    if unknown:
+        raise ConfigError(f"suites={unknown}: expected some of {', '.join(SUITES)}")
+    device = str(choose_device(cfg.device))
+    for name in cfg.suites:
+        rows = []
+        with tempfile.TemporaryDirectory(dir=cfg.folder) as folder:
+            measured = data.rows(device, Path(folder)) if name == "data" else scores.rows(device, cfg.num_volumes)
+            for row in measured:
+                print(printed(row), flush=True)
+                rows.append(row)
+        notes = {"data": data.NOTES, "scores": scores.NOTES}[name]
+        suffix = "" if device == "cpu" else f"_{device}"
+        print(f"-> {write_table(Path(cfg.output), name + suffix, rows, device, notes)}")
+
+
+if __name__ == "__main__":
+    # `benchmark.py data` for `benchmark.py suites=[data]`
+    named = [argument for argument in sys.argv[1:] if argument.isidentifier()]
+    if named:
+        sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in named] + [
+            f"suites=[{','.join(named)}]"
+        ]
+    torch.set_grad_enabled(False)
+    main()

@@ -1,0 +1,33 @@
+"""Chooses a regularisation weight on the validation set: python scripts/choose_lambda.py model=tv [mask=random_8x]"""
+
+from omegaconf import DictConfig
+
+from mrirecon.build import build_datamodule, build_evaluation, instantiate
+from mrirecon.callbacks.progress import CountProgress
+from mrirecon.command import command, output_folder
+from mrirecon.evaluation import Report, evaluate, write_json
+from mrirecon.regularisation import check_search, print_trials, search, summary
+
+
+@command("choose_lambda")
+def main(cfg: DictConfig) -> None:
+    output = output_folder(cfg.output)
+    model = instantiate("model", cfg.get("model")).eval()
+    check_search(model, **cfg.search)
+    datamodule = build_datamodule(cfg, CountProgress())
+
+    def score(weight: float) -> Report:
+        model.reg_weight = weight
+        return evaluate(*build_evaluation(cfg, model), datamodule, None)
+
+    trials = search(score, **cfg.search)
+
+    trainer, _ = build_evaluation(cfg, model)
+    if trainer.is_global_zero:
+        write_json(output / "choose_lambda.json", summary(trials, cfg.search.score))
+        print_trials(f"{type(model).__name__} {datamodule.where} {cfg.split}", trials, cfg.search.score)
+        print(f"\nEvery trial, with the conventions: {output / 'choose_lambda.json'}")
+
+
+if __name__ == "__main__":
+    main()
