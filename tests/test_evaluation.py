@@ -171,6 +171,7 @@ def test_half_precision_of_a_prepared_store_is_stated(tmp_path: Path, folder: Pa
         Preparation(folder, tmp_path / precision, "all", precision, 0, lambda *_: None).run()
         found = report_of(tmp_path, data_of(folder, prepared=str(tmp_path / precision)))
         said[precision] = found["conventions"]["precision"]
+        assert [row["patient"] for row in found["volumes"]] == ["v0", "v1"]  # of the scans it was prepared from
     assert said["single"] == report_of(tmp_path, data_of(folder))["conventions"]["precision"] == "single"
     assert said["half"].startswith("half: ")
 
