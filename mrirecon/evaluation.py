@@ -90,8 +90,8 @@ def origin_of(trainer: pl.Trainer, module: ReconModule, ckpt: str | None) -> Ori
     """What made the scores of a model, as far as this process knows."""
     records = [callback for callback in trainer.callbacks if isinstance(callback, Record)]  # type: ignore[attr-defined]
     config = records[0].config if records else {}
-    # A network is named by what the config calls; the class can be shared by many.
-    target = str(((config.get("model") or {}) if ckpt else {}).get("_target_", ""))
+    # A model is named by what the config calls, as many share a class; beside a run's own there is zero-filled only.
+    target = "" if isinstance(module.model, ZeroFilled) else str((config.get("model") or {}).get("_target_", ""))
     name = model_name(target.rpartition(".")[2] or type(module.model).__name__)
     return Origin(ckpt, name, config, shlex.join(["python", *sys.orig_argv[1:]]))
 
@@ -138,11 +138,16 @@ def _scored_volumes(passes: Sequence[Pass]) -> list[tuple[ScanInfo, float]]:
 def _rows(one: Pass, baseline: bool) -> Iterator[dict[str, Any]]:
     results = one.zero_filled if baseline else one.results
     assert results is not None
+    # Once for each volume, under however many masks: a file has to be opened.
+    scans = {info.path: one.datamodule.volumes.scan(info) for info in one.dataset.source.volumes}
+    patients = {path: patient_of(scan) for path, scan in scans.items()}
     for row in results["volumes"]:
-        yield _row(row, one, [name for name in ALL_SCORES if name in results])
+        yield _row(row, one, [name for name in ALL_SCORES if name in results], patients)
 
 
-def _row(row: Mapping[str, Any], one: Pass, scores: Sequence[str]) -> dict[str, Any]:
+def _row(
+    row: Mapping[str, Any], one: Pass, scores: Sequence[str], patients: Mapping[Path, str | None]
+) -> dict[str, Any]:
     info, mask_name = one.dataset.volume(row["volume"])
     folder = one.dataset.source.folder(info)
     mask, _ = one.dataset.volume_mask(info, mask_name)
@@ -150,7 +155,7 @@ def _row(row: Mapping[str, Any], one: Pass, scores: Sequence[str]) -> dict[str, 
         "name": info.name,
         **({"folder": folder} if folder else {}),
         "acquisition": info.acquisition,
-        "patient": patient_of(info),
+        "patient": patients[info.path],
         "mask": mask_name,
         "condition": one.condition,
         "num_slices": row["num_slices"],

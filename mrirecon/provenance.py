@@ -112,11 +112,11 @@ def nominal_acceleration(mask_func: Masking | None) -> float | None:
     return float(accelerations[0]) if len(accelerations) == 1 else None
 
 
-def patient_of(info: ScanInfo) -> str | None:
-    """The patient that a volume's file names; None where it names none, as a prepared store does."""
-    if info.path.suffix != ".h5":
+def patient_of(path: Path | None) -> str | None:
+    """The patient that a scan's file names; None where there is no file, or it names none."""
+    if path is None:
         return None
-    with open_untrusted(info.path) as h5file:
+    with open_untrusted(path) as h5file:
         value = attribute(h5file, "patient_id")
     return None if value is None else str(value)
 

@@ -136,6 +136,42 @@ def test_evaluating_the_best_checkpoint_repeats_the_run_s_scores(trained: Path) 
     }
 
 
+def test_a_checkpoint_says_what_it_scored_and_how(trained: Path) -> None:
+    scores = torch.load(trained / "outputs/train/run/checkpoints/best.ckpt", weights_only=True)["scores"]
+    run_scores = metrics(trained / "outputs/train/run")
+    assert scores["conventions"] == run_scores["conventions"]
+    assert scores["ssim"] == pytest.approx(run_scores["ssim"], rel=1e-5)  # other batches: float32 sums of convolutions
+
+
+def test_evaluate_shows_where_a_model_fails(trained: Path) -> None:
+    """Several masks, conditions, other anatomy: a grid, in the table and in metrics.json, and pictures."""
+    other = ["robustness=true", "robustness_root=data/phantom", "conditions.noise=[0.1]", "gallery=1"]
+    done = run(trained, "evaluate", best(trained), "mask=[random_4x,random_8x]", *other, "output=where")
+    assert done.returncode == 0, done.stderr
+    found, zero_filled = metrics(trained / "where"), json.loads((trained / "where/zero_filled.json").read_text())
+    conditions = ["", "noise 0.1", "coil 0 missing", "centre shifted 5", "other anatomy"]
+    grid = [cell for cell in found["grid"] if cell["acquisition"] == "all"]
+    assert [(cell["condition"], cell["mask"]) for cell in grid] == [
+        (condition, mask) for condition in conditions for mask in ("random_4x", "random_8x")
+    ]
+    assert all(word in done.stdout for word in ("random_8x", "zero-filled", "best.ckpt", *conditions))
+    assert (found["made_by"]["model"], zero_filled["made_by"]["model"]) == ("unet", "zero_filled")
+    assert found["made_by"]["config"]["model"]["chans"] == 8
+    assert found["conventions"] == zero_filled["conventions"]
+    assert found["made_by"]["data_sha256"] == zero_filled["made_by"]["data_sha256"]
+    alike = [(row["mask_sha256"], row["name"], row["condition"]) for row in found["volumes"]]
+    assert alike == [(row["mask_sha256"], row["name"], row["condition"]) for row in zero_filled["volumes"]]
+    cells = {(cell["condition"], cell["mask"]): cell["ssim"] for cell in grid}
+    assert cells["", "random_4x"] == metrics(trained / "outputs/train/run")["ssim"]
+    assert cells["other anatomy", "random_4x"] == cells["", "random_4x"]  # here the same files
+    assert cells["noise 0.1", "random_4x"] < cells["", "random_4x"]
+    gallery = json.loads((trained / "where/gallery/gallery.json").read_text())
+    assert [(entry["kind"], entry["condition"]) for entry in gallery] == [
+        ("worst", ""), ("median", ""), *(("worst", condition) for condition in conditions[1:])
+    ]  # fmt: skip
+    assert all((trained / "where/gallery" / entry["file"]).is_file() for entry in gallery)
+
+
 def test_evaluate_takes_the_test_split_another_mask_and_the_baseline(trained: Path) -> None:
     assert run(trained, "evaluate", best(trained), "split=test", "output=e1").returncode == 0
     assert {v["name"][:12] for v in metrics(trained / "e1")["volumes"]} == {"phantom_test"}
@@ -361,6 +397,18 @@ def test_an_undersampled_scan_without_a_mask_is_seen(trained: Path, tmp_path: Pa
         ("evaluate", ["model=null"], 2, ["ckpt"]),
         ("evaluate", ["model=unet"], 2, ["ckpt", "trained first"]),
         ("reconstruct", ["model=zero_filled", "input=x", "batch_size=0"], 2, ["batch_size"]),
+        ("evaluate", ["model=zero_filled", "mask=[random_4x,random_9x]"], 2, ["random_9x", "did you mean random_8x"]),
+        ("evaluate", ["model=zero_filled", "mask=[random_4x]", "mask.accelerations=[3]"], 2, ["mask.accelerations"]),
+        ("evaluate", ["model=zero_filled", "scores=[sim]", "gallery=0"], 2, ["scores", "ms_ssim"]),
+        ("evaluate", ["model=zero_filled", "scores=[psnr]"], 2, ["gallery=4", "gallery=0"]),
+        (
+            "evaluate",
+            ["model=zero_filled", "robustness=true", "conditions.noise=[x]", *PHANTOM],
+            2,
+            ["conditions.noise"],
+        ),
+        ("evaluate", ["model=zero_filled", "robustness_root=nowhere", *PHANTOM], 3, ["nowhere"]),
+        ("train", ["mask=[random_4x,random_8x]"], 2, ["train.py takes no list"]),
         ("evaluate", ["ckpt=no.ckpt"], 2, ["no.ckpt"]),
         ("evaluate", [], 2, ["ckpt"]),
         ("reconstruct", ["input=x"], 2, ["ckpt"]),

@@ -171,6 +171,7 @@ def test_half_precision_of_a_prepared_store_is_stated(tmp_path: Path, folder: Pa
         Preparation(folder, tmp_path / precision, "all", precision, 0, lambda *_: None).run()
         found = report_of(tmp_path, data_of(folder, prepared=str(tmp_path / precision)))
         said[precision] = found["conventions"]["precision"]
+        assert [row["patient"] for row in found["volumes"]] == ["v0", "v1"]  # of the scans it was prepared from
     assert said["single"] == report_of(tmp_path, data_of(folder))["conventions"]["precision"] == "single"
     assert said["half"].startswith("half: ")
 
@@ -193,7 +194,7 @@ def test_several_masks_give_a_grid_of_masks_and_acquisitions(
     cells = [cell for cell in found["grid"] if cell["mask"] == "random_4x"]
     assert [cell["ssim"] for cell in cells] == [cell["ssim"] for cell in alone["grid"]]
     assert found["ssim"] == pytest.approx(np.mean([row["ssim"] for row in found["volumes"]]))
-    print_scores("t", {"zero-filled": report, "m": report})
+    print_scores("t", {"zero-filled": found, "m": found})
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("random_4x", "both 6x", "OTHER"))
 
@@ -279,7 +280,7 @@ def test_any_number_of_ranks_and_any_batch_size_give_the_same_digits(tmp_path: P
     for name, sizes in SIZES.items():
         for number, (num_slices, *size) in enumerate(sizes):
             volume(tmp_path / name / "singlecoil_val" / f"v{number}.h5", num_slices, size=tuple(size), seed=number)
-    multiprocessing.set_forkserver_preload(["test_module", "mrirecon.evaluation"])  # one slow import for all ranks
+    multiprocessing.set_forkserver_preload([__name__])  # one slow import for all ranks
     start_processes(_rank, (tmp_path, [free_port(), free_port()]), nprocs=3, start_method="forkserver")
     for name, sizes in SIZES.items():
         one = json.loads(json.dumps(scored(tmp_path / name, 1, 1)))
