@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from mrirecon.comparable import read_run
-from mrirecon.comparison import compare
-from mrirecon.comparison_words import print_comparison
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.report import write_report
-from mrirecon.report_inputs import EVENTS
+from mrirecon.reports.comparable import read_run
+from mrirecon.reports.comparison import compare
+from mrirecon.reports.html import write_report
+from mrirecon.reports.inputs import EVENTS
+from mrirecon.reports.words import print_comparison
 
 
 class _Parser(argparse.ArgumentParser):

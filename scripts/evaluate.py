@@ -11,7 +11,8 @@ from mrirecon.evaluation import baseline_origin, origin_of, report, run_passes, 
 from mrirecon.gallery import check_gallery, write_gallery
 from mrirecon.models.image_domain import ZeroFilled
 from mrirecon.option_lists import chosen_options
-from mrirecon.score_table import print_scores
+from mrirecon.reports.html import write_report
+from mrirecon.reports.table import print_scores
 
 
 @command("evaluate", from_checkpoint=("data", "mask", "model"))
@@ -27,15 +28,23 @@ def main(cfg: DictConfig) -> None:
 
     if trainer.is_global_zero:
         origin = origin_of(trainer, module, cfg.ckpt)
-        reports = {Path(cfg.ckpt).name if cfg.ckpt else type(model).__name__: report(passes, origin)}
+        name = Path(cfg.ckpt).name if cfg.ckpt else type(model).__name__
+        reports = {name: report(passes, origin)}
         write_json(output / "metrics.json", *reports.values())
         if beside:
             zero_filled = report(passes, baseline_origin(origin), baseline=True)
             write_json(output / "zero_filled.json", zero_filled)
             reports = {"zero-filled": zero_filled, **reports}
         write_gallery(output / "gallery", trainer, module, passes, cfg.gallery)
+        page = write_report(output, reports, {name: output / "gallery"}, _learning_curves(name, cfg.ckpt))
         print_scores(f"{datamodule.where} {datamodule.challenge}_{cfg.split}", reports)
-        print(f"\nPer volume, with the conventions: {output / 'metrics.json'}")
+        print(f"\nPer volume, with the conventions: {output / 'metrics.json'}\nFor people: {page}")
+
+
+def _learning_curves(name: str, ckpt: str | None) -> dict[str, Path]:
+    """The folder of the run that a checkpoint was kept by, where it still lies there."""
+    in_run = ckpt is not None and Path(ckpt).parent.name == "checkpoints"
+    return {name: Path(str(ckpt)).absolute().parents[1]} if in_run else {}
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from mrirecon.errors import ConfigError
 from mrirecon.evaluation import evaluate, write_json
 from mrirecon.models.image_domain import ZeroFilled
 from mrirecon.module import ReconModule
-from mrirecon.score_table import print_scores
+from mrirecon.reports.table import print_scores
 
 CONTINUED = (
     "data", "mask", "augmentation", "model", "loss", "optimizer", "scheduler", "trainer", "seed", "target_clamp",

@@ -14,12 +14,12 @@ import pytest
 from made_up_runs import made_up_run, write_run
 from scipy import stats
 
-from mrirecon import statistics
-from mrirecon.comparable import check_comparable, check_run, describe, key_of, read_run
-from mrirecon.comparison import Difference, compare
-from mrirecon.comparison_words import best_runs, number, p_text, print_comparison, summary, verdict
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.statistics import mean_interval, signed_rank
+from mrirecon.reports import statistics
+from mrirecon.reports.comparable import check_comparable, check_run, describe, key_of, read_run
+from mrirecon.reports.comparison import Difference, compare
+from mrirecon.reports.statistics import mean_interval, signed_rank
+from mrirecon.reports.words import best_runs, number, p_text, print_comparison, summary, verdict
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "compare.py"
 Run = dict[str, Any]

@@ -34,7 +34,7 @@ from mrirecon.module import ReconModule
 from mrirecon.preparation import Preparation
 from mrirecon.provenance import mask_digest
 from mrirecon.reconstruct import reconstruct
-from mrirecon.score_table import print_scores
+from mrirecon.reports.table import print_scores
 
 MASK = RandomMaskFunc([0.08], [4])
 

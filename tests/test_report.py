@@ -15,12 +15,12 @@ from made_up_runs import made_up_run
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from mrirecon.comparison import compare
-from mrirecon.comparison_words import number, summary
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.report import write_report
-from mrirecon.report_inputs import caption, read_curves, read_gallery
-from mrirecon.report_plots import colour_of, distribution
+from mrirecon.reports.comparison import compare
+from mrirecon.reports.html import write_report
+from mrirecon.reports.inputs import caption, read_curves, read_gallery
+from mrirecon.reports.plots import colour_of, distribution
+from mrirecon.reports.words import number, summary
 
 CONDITIONS = ["", "noise 0.5", "noise 1", "coil 2 missing"]
 HOSTILE = '<script>alert("x")</script> $\\frac{ & </svg>'

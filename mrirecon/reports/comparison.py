@@ -6,9 +6,9 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from mrirecon.comparable import Key, Run, check_comparable, check_run, score_of, volumes_of
 from mrirecon.errors import ConfigError
-from mrirecon.statistics import Interval, SignedRank, mean_interval, signed_rank
+from mrirecon.reports.comparable import Key, Run, check_comparable, check_run, score_of, volumes_of
+from mrirecon.reports.statistics import Interval, SignedRank, mean_interval, signed_rank
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 """The same volumes of every run, in one order."""

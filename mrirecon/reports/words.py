@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mrirecon.comparison import SCORES, Comparison, Difference, Group, Mean
-from mrirecon.statistics import MIN_PAIRS, Interval
+from mrirecon.reports.comparison import SCORES, Comparison, Difference, Group, Mean
+from mrirecon.reports.statistics import MIN_PAIRS, Interval
 
 _MAIN = ("ssim", "psnr", "nmse")
 

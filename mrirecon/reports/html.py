@@ -9,12 +9,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from mrirecon import report_plots as plots
-from mrirecon.comparable import describe, score_of, volumes_of
-from mrirecon.comparison import SCORES, Comparison, Group, compare
-from mrirecon.comparison_words import DifferenceRow, best_runs, difference_row, number, range_text, summary, units_text
 from mrirecon.io.atomic import replacing
-from mrirecon.report_inputs import CURVES, read_curves, read_gallery
+from mrirecon.reports import plots
+from mrirecon.reports.comparable import describe, score_of, volumes_of
+from mrirecon.reports.comparison import SCORES, Comparison, Group, compare
+from mrirecon.reports.inputs import CURVES, read_curves, read_gallery
+from mrirecon.reports.words import DifferenceRow, best_runs, difference_row, number, range_text, summary, units_text
 
 _PLOTTED = ("ssim", "psnr", "nmse")
 _UNDISTURBED = "undisturbed"

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from mrirecon.statistics import Interval
+from mrirecon.reports.statistics import Interval
 
 Values = Mapping[str, Sequence[float | None]]
 Curve = tuple[Sequence[float], Sequence[float]]
