@@ -149,6 +149,15 @@ def test_two_accelerations_of_a_scan_are_one_unit_and_so_are_two_scans_of_a_pati
     assert patients.means["ssim"]["a"].interval.num_units == 4
 
 
+def test_scans_of_one_patient_are_drawn_one_by_one_and_that_is_said() -> None:
+    comparison = compare({name: made_up_run(shift, num_scans=8, patients=1) for name, shift in (("a", 0), ("b", 0.1))})
+    group = comparison.overall
+    assert (group.num_units, group.is_one_patient) == (8, True)
+    assert group.means["ssim"]["a"].interval.low is not None
+    assert "8 volumes of 1 patient" in summary(comparison)
+    assert "nothing of other patients" in summary(comparison)
+
+
 def test_groups_are_contrasts_and_accelerations_then_accelerations_then_all() -> None:
     run = made_up_run()
     comparison = compare({"a": run})

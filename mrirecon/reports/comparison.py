@@ -70,7 +70,8 @@ class Group:
     keys: tuple[Key, ...]
     effective: float  # acquirable points per sampled point, mean over volumes
     num_scans: int  # a scan counts once, however many masks it was scored with
-    num_units: int  # patients where known, else scans
+    num_units: int  # patients where several are known, else scans
+    is_one_patient: bool  # several scans, all of one patient
     means: dict[str, dict[str, Mean]]  # score -> run
     differences: dict[str, list[Difference]]  # score -> every pair of runs
 
@@ -160,7 +161,7 @@ def _group(
 ) -> Group:
     rows = {name: [table[key] for key in keys] for name, table in tables.items()}
     first = next(iter(rows.values()))
-    units = [_unit(volume) for volume in first]
+    units, is_one_patient = _units(first)
     pairs = list(combinations(rows, 2))
     return Group(
         acquisition=acquisition,
@@ -170,15 +171,23 @@ def _group(
         effective=fmean(volume["acceleration"] for volume in first),
         num_scans=len({key[:2] for key in keys}),
         num_units=len(set(units)),
+        is_one_patient=is_one_patient,
         means={score: {name: _mean(rows[name], units, score) for name in rows} for score in scores},
         differences={score: [_difference(rows, pair, units, score) for pair in pairs] for score in scores},
     )
 
 
-def _unit(volume: Mapping[str, Any]) -> Hashable:
-    """What is drawn as one in a bootstrap: the patient where known, else the scan, whatever its masks."""
-    patient = volume.get("patient")
-    return ("patient", patient) if patient else ("scan", volume.get("folder") or "", volume["name"])
+def _units(volumes: Sequence[Mapping[str, Any]]) -> tuple[list[Hashable], bool]:
+    """What is drawn as one in a bootstrap: the patient where known, else the scan, whatever its masks.
+
+    Where all scans are of one patient they are drawn: their interval says nothing of other patients, and True is given
+    with them so that this can be said.
+    """
+    scans: list[Hashable] = [("scan", volume.get("folder") or "", volume["name"]) for volume in volumes]
+    patients = [volume.get("patient") for volume in volumes]
+    if len(set(patients)) == 1 and patients[0] and len(set(scans)) > 1:
+        return scans, True
+    return [("patient", one) if one else scan for one, scan in zip(patients, scans, strict=True)], False
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], units: Sequence[Hashable], score: str) -> Mean:

@@ -77,6 +77,8 @@ def p_text(difference: Difference) -> str:
 def units_text(group: Group) -> str:
     """How many volumes a group has, of how many patients.  -> "12 volumes of 4 patients" """
     text = _plural(group.num_scans, "volume")
+    if group.is_one_patient:
+        return f"{text} of 1 patient"
     return text if group.num_units == group.num_scans else f"{text} of {_plural(group.num_units, 'patient')}"
 
 
@@ -123,6 +125,8 @@ def _pair(comparison: Comparison, first: str, second: str) -> str:
 
 def cautions(group: Group) -> Iterator[str]:
     """What a reader must know before believing the numbers of a group."""
+    if group.is_one_patient:
+        yield "All volumes are of one patient: the intervals tell how these differ, nothing of other patients."
     if group.num_units == 1:
         yield "One independent volume, or patient, gives no interval: do not conclude from it."
     elif group.num_units < MIN_PAIRS:
