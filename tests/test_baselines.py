@@ -18,7 +18,7 @@ from torch import Tensor
 from mrirecon.build import instantiate
 from mrirecon.command import CONF
 from mrirecon.data.masks import volume_mask
-from mrirecon.data.sample import apply_mask
+from mrirecon.data.sample import masked, normalise
 from mrirecon.errors import ConfigError
 from mrirecon.models.iterative import Iterative
 from mrirecon.physics.phantom import simulate, volume_generator
@@ -161,7 +161,7 @@ def test_the_contract(name: str, num_coils: int, kspace_size: tuple[int, int], s
     model = build(name, num_iterations=5)
     kspace = complex_normal(2, num_coils, *kspace_size).requires_grad_()
     mask = columns(kspace_size[1], kspace_size[1]).expand(2, 1, 1, -1)
-    image = model(kspace, mask, mask, zero_filled(kspace, size))
+    image = model(kspace, mask, mask, zero_filled(kspace, mask, size))
     assert (image.shape, image.dtype) == ((2, *size), torch.float32)
     image.square().sum().backward()
     assert kspace.grad is not None
@@ -173,16 +173,22 @@ def sample(num_coils: int, acceleration: int) -> tuple[Tensor, Tensor, Tensor, T
     """Noisy phantom k-space, masked and normalised, its masks and its target.  (1 coil 96 48), ..., (1 48 48)"""
     phantom = simulate("AXT2", 48, 48, num_slices=1, num_coils=num_coils, snr=60, generator=volume_generator(7))
     mask, acs_mask = (
-        torch.from_numpy(m)[None, None, None] for m in volume_mask(RandomMaskFunc([0.16], [acceleration]), 48, "a.h5")
+        torch.from_numpy(m)[None, None] for m in volume_mask(RandomMaskFunc([0.16], [acceleration]), (96, 48), "a.h5")
     )
-    masked, scale, _ = apply_mask(phantom.kspace, mask, (48, 48))
-    return masked, mask, acs_mask, phantom.target / scale
+    kspace, scale = undersampled(phantom.kspace, mask, (48, 48))
+    return kspace, mask, acs_mask, phantom.target / scale
+
+
+def undersampled(kspace: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Masked k-space in units of the zero-filled image, and that unit."""
+    _, scale, _ = normalise(zero_filled(kspace, mask, size))
+    return masked(kspace, mask, scale), scale
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_they_beat_zero_filled_on_several_coils(name: str) -> None:
     kspace, mask, acs_mask, target = sample(num_coils=6, acceleration=3)
-    baseline = zero_filled(kspace, (48, 48))
+    baseline = zero_filled(kspace, mask, (48, 48))
     with torch.no_grad():
         pred = build(name)(kspace, mask, acs_mask, baseline)
     assert float(nmse_of(pred, target)) < 0.7 * float(nmse_of(baseline, target))
@@ -197,10 +203,12 @@ def test_a_slice_does_not_depend_on_its_batch_nor_on_its_unit(name: str) -> None
     kspace, mask, acs_mask, _ = sample(num_coils=3, acceleration=3)
     model = build(name, num_iterations=10)
     batch = torch.cat([kspace, kspace.flip(1).roll(3, -2)])
-    together = model(batch, mask.expand(2, -1, -1, -1), acs_mask.expand(2, -1, -1, -1), zero_filled(batch, (48, 48)))
-    alone = model(kspace, mask, acs_mask, zero_filled(kspace, (48, 48)))
+    together = model(
+        batch, mask.expand(2, -1, -1, -1), acs_mask.expand(2, -1, -1, -1), zero_filled(batch, mask, (48, 48))
+    )
+    alone = model(kspace, mask, acs_mask, zero_filled(kspace, mask, (48, 48)))
     torch.testing.assert_close(together[:1], alone, atol=1e-3, rtol=1e-3)  # float32, through 10 iterations
-    scaled = model(64 * kspace, mask, acs_mask, zero_filled(64 * kspace, (48, 48)))
+    scaled = model(64 * kspace, mask, acs_mask, zero_filled(64 * kspace, mask, (48, 48)))
     torch.testing.assert_close(scaled, 64 * alone, atol=1e-3 * 64, rtol=1e-3)
 
 
@@ -208,8 +216,8 @@ def test_a_slice_does_not_depend_on_its_batch_nor_on_its_unit(name: str) -> None
 def test_a_2d_pattern_of_the_same_columns_gives_the_same_image(name: str) -> None:
     kspace, mask, acs_mask, _ = sample(num_coils=3, acceleration=3)
     kspace = kspace[..., 24:72, :].contiguous()  # no oversampling: nothing that only a mask of columns could crop
-    kspace, _, _ = apply_mask(kspace, mask, (48, 48))
-    baseline = zero_filled(kspace, (48, 48))
+    kspace, _ = undersampled(kspace, mask, (48, 48))
+    baseline = zero_filled(kspace, mask, (48, 48))
     model = build(name, num_iterations=10)
     pattern, acs_pattern = (m.expand(1, 1, 48, 48) for m in (mask, acs_mask))
     torch.testing.assert_close(
@@ -244,10 +252,10 @@ def test_a_setting_that_cannot_work_is_refused(name: str, changes: dict[str, obj
 def test_they_beat_zero_filled_on_the_real_brain_with_seven_coils(name: str, realdata: Path) -> None:
     with h5py.File(realdata / "multicoil" / "brain_t1_7coil.h5") as f:
         kspace, target = torch.from_numpy(f["kspace"][:]), torch.from_numpy(f["reconstruction_rss"][:])
-    masks = volume_mask(RandomMaskFunc([0.08], [4]), 216, "brain_t1_7coil.h5")
-    mask, acs_mask = (torch.from_numpy(m)[None, None, None] for m in masks)
-    masked, scale, _ = apply_mask(kspace, mask, (256, 216))
-    baseline = zero_filled(masked, (256, 216))
+    masks = volume_mask(RandomMaskFunc([0.08], [4]), (256, 216), "brain_t1_7coil.h5")
+    mask, acs_mask = (torch.from_numpy(m)[None, None] for m in masks)
+    sampled, scale = undersampled(kspace, mask, (256, 216))
+    baseline = zero_filled(sampled, mask, (256, 216))
     with torch.no_grad():
-        pred = build(name, num_iterations=20)(masked, mask, acs_mask, baseline)
+        pred = build(name, num_iterations=20)(sampled, mask, acs_mask, baseline)
     assert float(nmse_of(pred, target / scale)) < 0.8 * float(nmse_of(baseline, target / scale))
