@@ -14,7 +14,16 @@ from mrirecon.reports import plots
 from mrirecon.reports.comparable import describe, score_of, volumes_of
 from mrirecon.reports.comparison import SCORES, Comparison, Group, compare
 from mrirecon.reports.inputs import CURVES, read_curves, read_gallery
-from mrirecon.reports.words import DifferenceRow, best_runs, difference_row, number, range_text, summary, units_text
+from mrirecon.reports.words import (
+    DifferenceRow,
+    best_runs,
+    difference_row,
+    main_scores,
+    number,
+    range_text,
+    summary,
+    units_text,
+)
 
 _PLOTTED = ("ssim", "psnr", "nmse")
 _UNDISTURBED = "undisturbed"
@@ -45,7 +54,8 @@ def write_report(
         scores=[(score, SCORES[score].label) for score in comparison.scores],
         not_in_all=[SCORES[score].label for score in comparison.not_in_all],
         tables=[_table(comparison, group) for group in comparison.groups],
-        differences=_differences(comparison, comparison.groups),
+        differences=_differences(comparison, comparison.groups, main_scores(comparison)),
+        all_differences=_differences(comparison, comparison.groups),
         distributions=_distributions(comparison),
         slices=_slices(comparison),
         conditions=_conditions(comparison),
@@ -99,11 +109,22 @@ def _shown(interval: Any, score: str) -> tuple[str, str]:
     return number(interval.mean, score), range_text(interval, score)
 
 
-def _differences(comparison: Comparison, groups: Sequence[Group]) -> list[list[DifferenceRow]]:
-    """Per group, the rows of its differences; nothing for a single run."""
+def _differences(
+    comparison: Comparison, groups: Sequence[Group], scores: Sequence[str] | None = None
+) -> list[list[DifferenceRow]]:
+    """Per group, the rows of its differences that have a value; nothing for a single run.
+
+    scores: None is all of them, in every group. Given, groups of a single volume are left out where there are others.
+    """
     if len(comparison.runs) < 2:
         return []
-    return [[difference_row(g, d) for score in comparison.scores for d in g.differences[score]] for g in groups]
+    several = [group for group in groups if group.num_units > 1]
+    shown = groups if scores is None else several or groups
+    rows = [
+        [difference_row(g, d) for score in scores or comparison.scores for d in g.differences[score] if d.interval]
+        for g in shown
+    ]
+    return [some for some in rows if some]
 
 
 def _panels(comparison: Comparison) -> list[Group]:

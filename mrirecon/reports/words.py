@@ -1,7 +1,7 @@
 """A comparison in words and in tables of text: what is better, what is within noise, how sure that is."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rich.console import Console
@@ -116,7 +116,7 @@ def _mean_text(mean: Mean, score: str) -> str:
 def _pair(comparison: Comparison, first: str, second: str) -> str:
     """The main scores of two runs in a sentence."""
     parts = []
-    for score in [name for name in _MAIN if name in comparison.scores] or comparison.scores:
+    for score in main_scores(comparison):
         (d,) = (d for d in comparison.overall.differences[score] if (d.first, d.second) == (first, second))
         shown = f"{number(d.interval.mean, score, True)} {range_text(d.interval, score, True)} " if d.interval else ""
         parts.append(f"{SCORES[score].label} {shown}({verdict(d)})")
@@ -145,6 +145,9 @@ def print_comparison(comparison: Comparison) -> None:
     console.print(_means_table(comparison, groups))
     if len(comparison.runs) > 1:
         console.print(_differences_table(comparison, groups))
+    rest = [SCORES[score].label for score in comparison.scores if score not in main_scores(comparison)]
+    if rest and len(comparison.runs) > 1:
+        console.print(f"Differences of {', '.join(rest)} are in the report: --output DIR.")
     for score in comparison.not_in_all:
         console.print(f"{SCORES[score].label} is not in all runs and was not compared.")
     console.print(escape(summary(comparison)), soft_wrap=True)
@@ -178,11 +181,16 @@ def _differences_table(comparison: Comparison, groups: list[Group]) -> Table:
     for column in ("volumes", "difference", "score", "mean", "verdict", "Wilcoxon p", "pairs"):
         table.add_column(column)
     for group in groups:
-        for score in comparison.scores:
+        for score in main_scores(comparison):
             for difference in group.differences[score]:
                 table.add_row(*map(escape, difference_row(group, difference)))
         table.add_section()
     return table
+
+
+def main_scores(comparison: Comparison) -> Sequence[str]:
+    """The scores that are spoken of first: SSIM, PSNR and NMSE where runs have them."""
+    return [name for name in _MAIN if name in comparison.scores] or comparison.scores
 
 
 def difference_row(group: Group, difference: Difference) -> DifferenceRow:
