@@ -196,7 +196,7 @@ def test_a_prepared_and_a_resident_set_give_the_scores_of_the_scans(trained: Pat
         assert [found[score] for score in ("ssim", "psnr")] == pytest.approx(
             [expected[score] for score in ("ssim", "psnr")], rel=1e-4
         )
-    done = run(trained, "evaluate", best(trained), "data.prepared=store", "mask=gaussian2d_4x", "output=x")
+    done = run(trained, "evaluate", best(trained), "data.prepared=store", "mask=gaussian2d_4x", "output=refused")
     assert done.returncode == 2
     assert "both directions" in done.stderr
 
