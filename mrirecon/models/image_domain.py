@@ -51,7 +51,5 @@ def unet(
     gradient_checkpointing: bool = False,
 ) -> ImageDomain:
     """The fastMRI baseline: a U-Net from the zero-filled image to the image. See `Unet` and `ImageDomain`."""
-    network = Unet(
-        1, 1, chans, num_pool_layers, drop_prob, norm, num_groups, affine, init, gradient_checkpointing
-    )
+    network = Unet(1, 1, chans, num_pool_layers, drop_prob, norm, num_groups, affine, init, gradient_checkpointing)
     return ImageDomain(network, network.min_size, clamp)

@@ -96,9 +96,7 @@ class Unet(nn.Module):
         )
         self.conv = block(widths[-2], widths[-1])
         upwards = widths[-2::-1]
-        self.up_transpose_conv = nn.ModuleList(
-            [TransposeConvBlock(2 * width, width, make_norm) for width in upwards]
-        )
+        self.up_transpose_conv = nn.ModuleList([TransposeConvBlock(2 * width, width, make_norm) for width in upwards])
         self.up_conv = nn.ModuleList([block(2 * width, width) for width in upwards])
         self.up_conv[-1] = nn.Sequential(self.up_conv[-1], nn.Conv2d(chans, out_chans, kernel_size=1))
         initialise(self, init)
@@ -124,15 +122,17 @@ class Unet(nn.Module):
 
 @contextmanager
 def _without_running_statistics(layer: nn.Module) -> Iterator[None]:
-    """Batch norm by the batch alone: a forward pass for the gradient must not count a batch twice."""
+    """Leaves batch norm's running statistics alone: a forward pass for the gradient must not count a batch twice."""
     norms = [m for m in layer.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0  # switched off, the norm would keep other tensors for the gradient, which torch refuses
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, num_batches in before:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(num_batches)
 
 
 def _check(chans: int, num_pool_layers: int, drop_prob: float, norm: str) -> None:
