@@ -64,9 +64,9 @@ def _check_target(target: str, key: str) -> None:
     ours = _OURS.fullmatch(target)
     if ours is None:
         raise ConfigError(
-            f"{key}._target_={target!r} is refused: a config may name parts of mrirecon, torch.optim.*, some optimizers "
-            "of schedulefree, prodigyopt and pytorch_optimizer, fastmri.data.subsample.*MaskFunc and Lightning's "
-            "Trainer, callbacks and TensorBoardLogger"
+            f"{key}._target_={target!r} is refused: a config may name parts of mrirecon, torch.optim.*, some "
+            "optimizers of schedulefree, prodigyopt and pytorch_optimizer, fastmri.data.subsample.*MaskFunc and "
+            "Lightning's Trainer, callbacks and TensorBoardLogger"
         )
     try:
         part = getattr(import_module(ours[1]), ours[2])

@@ -1,7 +1,7 @@
 """Optimizers, and rules for optimizers, that torch.optim lacks; one contract: `optimizer(params) -> Optimizer`.
 
-Two attributes tell the training what an optimizer needs: `full_batch`, one step per epoch with the gradient of the whole
-training set; `reevaluates`, that it asks for the loss and its gradient several times within a step.
+Two attributes tell the training what an optimizer needs: `full_batch`, one step per epoch with the gradient of the
+whole training set; `reevaluates`, that it asks for the loss and its gradient several times within a step.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Optimizer
 from torch.optim import LBFGS as TorchLBFGS
+from torch.optim import SGD, Optimizer
 
 Params = Iterable[Tensor]
 
@@ -45,16 +45,16 @@ class LBFGS(TorchLBFGS):
 class HeavyBall(Optimizer):
     """Gradient descent with a memory of the last move: x_1 = x_0 - lr grad f(x_0) + momentum (x_0 - x_-1).
 
-    Polyak, doi:10.1016/0041-5553(64)90137-5, Eq. 9. torch.optim.SGD with momentum keeps v <- momentum v + grad and moves
-    by -lr v. Both are one method while lr stays; after a change of lr the last move here keeps its length, there it is
+    Polyak, doi:10.1016/0041-5553(64)90137-5. torch.optim.SGD with momentum keeps v <- momentum v + grad and moves by
+    -lr v. Both are one method while lr stays; after a change of lr the last move here keeps its length, there it is
     scaled with the new lr.
     """
 
     def __init__(self, params: Params, lr: float, momentum: float, weight_decay: float = 0.0) -> None:
         if lr < 0 or weight_decay < 0 or not 0 <= momentum < 1:
             raise ValueError(
-                f"lr={lr}, momentum={momentum}, weight_decay={weight_decay}: expected lr and weight_decay of at least 0 "
-                "and momentum from 0 to below 1"
+                f"lr={lr}, momentum={momentum}, weight_decay={weight_decay}: expected lr and weight_decay of at least "
+                "0 and momentum from 0 to below 1"
             )
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 

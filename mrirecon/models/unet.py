@@ -61,7 +61,7 @@ class Unet(nn.Module):
     chans: channels after the first block, doubled at each of the `num_pool_layers` poolings.
     norm: instance, batch, group, layer or none; "none" gives the convolutions a bias, the others have none.
     num_groups: groups of `norm="group"`; None is one group per 32 channels.
-    affine: whether norms have a weight and a bias per channel; None is no for instance norm (fastMRI's), yes for others.
+    affine: whether norms have a weight and a bias per channel; None is fastMRI's no for instance norm, yes for others.
     init: of the convolutions' weights, see `initialisation.initialise`.
     gradient_checkpointing: keep the input of each block alone, and compute the rest again for the gradient.
 
@@ -124,15 +124,15 @@ class Unet(nn.Module):
 def _without_running_statistics(layer: nn.Module) -> Iterator[None]:
     """Leaves batch norm's running statistics alone: a forward pass for the gradient must not count a batch twice."""
     norms = [m for m in layer.modules() if isinstance(m, nn.BatchNorm2d)]
-    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    before = [(norm, norm.momentum, {k: v.clone() for k, v in norm.named_buffers()}) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0  # switched off, the norm would keep other tensors for the gradient, which torch refuses
     try:
         yield
     finally:
-        for norm, momentum, num_batches in before:
+        for norm, momentum, buffers in before:
             norm.momentum = momentum
-            norm.num_batches_tracked.copy_(num_batches)
+            norm.load_state_dict(buffers, strict=False)  # its count of batches
 
 
 def _check(chans: int, num_pool_layers: int, drop_prob: float, norm: str) -> None:
