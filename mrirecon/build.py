@@ -28,6 +28,7 @@ from mrirecon.module import ReconModule
 # A config, typed or from a checkpoint, may name these and nothing else.
 _ALLOWED = re.compile(
     r"torch\.optim\.[A-Z]\w+"
+    r"|schedulefree\.(?:SGD|AdamW|RAdam)ScheduleFree|prodigyopt\.Prodigy|pytorch_optimizer\.(?:Lion|SOAP)"
     r"|fastmri\.data\.subsample\.[A-Z]\w+MaskFunc|fastmri\.data\.subsample\.\w+FractionFunc"
     r"|pytorch_lightning\.Trainer|pytorch_lightning\.callbacks\.[A-Z]\w+|pytorch_lightning\.loggers\.TensorBoardLogger"
 )
@@ -35,7 +36,7 @@ _ALLOWED = re.compile(
 _OF_ONE_SET = ("prepared", "writer", "files", "acquisitions", "num_cols")
 # Of Lightning's: 16-mixed would stop at the overflows that its loss scaler is there to skip.
 _PRECISIONS = ("32-true", "32", "bf16-mixed")
-_OURS = re.compile(r"(mrirecon\.(?:models|data|losses|schedules|callbacks)(?:\.[a-z]\w*)*)\.(\w+)")
+_OURS = re.compile(r"(mrirecon\.(?:models|data|losses|optimizers|schedules|callbacks)(?:\.[a-z]\w*)*)\.(\w+)")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -63,8 +64,9 @@ def _check_target(target: str, key: str) -> None:
     ours = _OURS.fullmatch(target)
     if ours is None:
         raise ConfigError(
-            f"{key}._target_={target!r} is refused: a config may name parts of mrirecon, torch.optim.*, "
-            "fastmri.data.subsample.*MaskFunc and Lightning's Trainer, callbacks and TensorBoardLogger"
+            f"{key}._target_={target!r} is refused: a config may name parts of mrirecon, torch.optim.*, some "
+            "optimizers of schedulefree, prodigyopt and pytorch_optimizer, fastmri.data.subsample.*MaskFunc and "
+            "Lightning's Trainer, callbacks and TensorBoardLogger"
         )
     try:
         part = getattr(import_module(ours[1]), ours[2])
@@ -215,11 +217,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 _MUST_STAY = (
     "seed", "target_clamp", "data.", "mask.", "augmentation.", "model.", "loss.", "optimizer.", "scheduler.",
     "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip", "trainer.limit_train_batches",
-    "trainer.overfit_batches", "trainer.devices", "trainer.num_nodes",
+    "trainer.overfit_batches", "trainer.devices", "trainer.num_nodes", "callbacks.averaging.", "callbacks.penalty.",
 )  # fmt: skip
 _MAY_CHANGE = ("data.root", "data.num_workers", "data.check")
 _MAY_MOVE = "data.prepared"  # elsewhere it is the same data; read in another way, it is rounded in another way
-_OF_ANY_LENGTH = ("mrirecon.schedules.constant", "mrirecon.schedules.step", "mrirecon.schedules.plateau")
+_OF_ANY_LENGTH = tuple(
+    f"mrirecon.schedules.{name}" for name in ("constant", "step", "multistep", "exponential", "plateau")
+)
 
 
 def check_continues(cfg: DictConfig) -> None:

@@ -1,17 +1,21 @@
 """The one LightningModule: any model, any loss, any optimizer."""
 
+import copy
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.sample import Sample
 from mrirecon.errors import ConfigError, DivergedError
 from mrirecon.metrics.volume import SCORES, VolumeScores, mean_score
+from mrirecon.optimizers import Accumulation, exempt_from_decay, is_training, switches_weights
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -47,6 +51,8 @@ class ReconModule(pl.LightningModule):
         self.results: dict[str, Any] = {}  # of the last test
         self.baseline_results: dict[str, Any] | None = None
         self.validated: tuple[int, dict[str, Any]] | None = None  # the step of the last validation, and its results
+        self._accumulation = Accumulation()
+        self._seen: list[Sample] | None = None  # the batches of an epoch, for an optimizer that evaluates them again
 
     def choose_scores(self, scores: Sequence[str], baseline: bool) -> None:
         """Tests give these scores from here on, and with `baseline` those of the zero-filled image beside them."""
@@ -65,15 +71,100 @@ class ReconModule(pl.LightningModule):
             )
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
+        loss = self._training_loss(batch)
+        self._batch, self._loss = batch, loss.detach()
+        self.log("train/loss", self._loss, prog_bar=True, batch_size=len(batch.target))
+        return loss
+
+    def _training_loss(self, batch: Sample) -> Tensor:
         assert self.loss is not None
         target = batch.target
         if self.target_clamp is not None:
             mean = batch.mean[:, None, None]
             target = target.clamp(mean - self.target_clamp, mean + self.target_clamp)
-        loss = self.loss(self(batch), target, batch.data_range)
-        self._batch, self._loss = batch, loss.detach()
-        self.log("train/loss", self._loss, prog_bar=True, batch_size=len(target))
+        return self.loss(self(batch), target, batch.data_range)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Adds a batch's gradient; over several batches as a sum over slices, of which the step takes the mean."""
+        if self._accumulates:
+            # Lightning divided by the number of batches, which have different numbers of slices.
+            whole = loss * self.trainer.accumulate_grad_batches
+            loss = self._accumulation.weight(whole, len(self._batch.target))
+        if self._seen is not None:
+            self._seen.append(self._batch)
+        super().backward(loss, *args, **kwargs)
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """A step by the mean gradient over all slices since the last one."""
+        assert optimizer_closure is not None
+        first = iter([optimizer_closure])  # the last batch; the gradients of those before are there
+        again = optimizer_closure if self._seen is None else self._evaluate_again
+
+        def closure() -> Tensor | None:
+            loss = next(first, again)()
+            if self._accumulates:
+                self._loss = self._accumulation.finish(self.parameters())
+                # Lightning takes None for a step that is to be skipped; an optimizer needs what it minimises.
+                return None if loss is None else self._loss
+            return loss
+
+        optimizer.step(closure=closure)
+        if self._seen is not None:
+            self._seen.clear()
+
+    @property
+    def _accumulates(self) -> bool:
+        return self._seen is not None or self.trainer.accumulate_grad_batches > 1
+
+    def _evaluate_again(self) -> Tensor:
+        """Loss and gradient of all the epoch's batches at the weights as they are now."""
+        assert self._seen is not None
+        self.zero_grad()
+        loss = torch.zeros(())
+        for batch in self._seen:
+            with self.trainer.precision_plugin.train_step_context():
+                loss = self._accumulation.weight(self._training_loss(batch), len(batch.target))
+            loss.backward()
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        self._accumulation.clear()
+        if self._seen is not None:
+            self._seen.clear()
+
+    def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
+        self._switch_weights(training=True)
+
+    def on_validation_start(self) -> None:
+        self._switch_weights(training=False)
+
+    def on_train_epoch_end(self) -> None:
+        """Before checkpoints are written: they hold the weights that were validated."""
+        self._switch_weights(training=False)
+
+    def on_train_end(self) -> None:
+        self._switch_weights(training=False)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Within an epoch, too, a checkpoint holds the weights that are to be evaluated."""
+        if not any(switches_weights(o) and is_training(o) for o in self.trainer.optimizers):
+            return
+        self._switch_weights(training=False)
+        checkpoint["state_dict"] = {name: value.clone() for name, value in self.state_dict().items()}
+        if "optimizer_states" in checkpoint:
+            checkpoint["optimizer_states"] = [copy.deepcopy(o.state_dict()) for o in self.trainer.optimizers]
+        self._switch_weights(training=True)
+
+    def _switch_weights(self, training: bool) -> None:
+        for optimizer in self.trainer.optimizers:
+            if switches_weights(optimizer):
+                optimizer.train() if training else optimizer.eval()  # type: ignore[attr-defined]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Logs the gradient's norm, and stops every rank before a step that would not be finite."""
@@ -160,9 +251,22 @@ class ReconModule(pl.LightningModule):
         rows = zip(pred[:, None], batch.target[:, None], batch.data_range[:, None], strict=True)
         return torch.stack([self.loss(*row) for row in rows])
 
+    def set_lr(self, lr: float) -> None:
+        """The optimizer that is configured from here on has this learning rate."""
+        assert self.optimizer is not None
+        self.optimizer = partial(self.optimizer, lr=lr)
+
     def configure_optimizers(self) -> Any:
         assert self.optimizer is not None
-        optimizer = self.optimizer(self.parameters())
+        optimizer = exempt_from_decay(self.optimizer(self.parameters()))
+        if getattr(optimizer, "full_batch", False):
+            self._take_whole_epochs()
+            self._seen = [] if getattr(optimizer, "reevaluates", False) else None
+        if switches_weights(optimizer) and any(isinstance(c, WeightAveraging) for c in self._callbacks()):
+            raise ConfigError(
+                "callbacks/averaging: a schedule-free optimizer averages the weights itself: leave the averaging out, "
+                "or choose another optimizer"
+            )
         if self.scheduler is None:
             return optimizer
         num_steps, num_epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
@@ -170,6 +274,21 @@ class ReconModule(pl.LightningModule):
             raise ConfigError("trainer.max_epochs: a schedule needs the length of the run: give a number of epochs")
         config = self.scheduler(optimizer, num_steps=int(num_steps), num_epochs=num_epochs)
         return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def _take_whole_epochs(self) -> None:
+        """Makes an optimizer step come after all batches of an epoch."""
+        trainer = self.trainer
+        trainer.fit_loop.setup_data()
+        if trainer.accumulate_grad_batches not in (1, trainer.num_training_batches) or trainer.world_size > 1:
+            raise ConfigError(
+                f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} on {trainer.world_size} device(s): "
+                "this optimizer takes the gradient of the whole training set: it needs trainer.devices=1 and "
+                "trainer.accumulate_grad_batches=1"
+            )
+        trainer.accumulate_grad_batches = int(trainer.num_training_batches)
+
+    def _callbacks(self) -> list[pl.Callback]:
+        return self.trainer.callbacks  # type: ignore[attr-defined]
 
     def _datamodule(self) -> ReconDataModule:
         return self.trainer.datamodule  # type: ignore[attr-defined]

@@ -6,11 +6,19 @@ dict that Lightning's `configure_optimizers` takes: `scheduler`, `interval` ("st
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import (
+    ExponentialLR,
+    LambdaLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 
 from mrirecon.errors import ConfigError
 
@@ -26,6 +34,21 @@ def step(optimizer: Optimizer, num_steps: int, num_epochs: int, step_size: int, 
     """Times `gamma` after every `step_size` epochs; fastMRI's recipe with 40 and 0.1."""
     _require(step_size >= 1, "step_size", "1 epoch or more", step_size)
     return _config(StepLR(optimizer, step_size=step_size, gamma=gamma), "epoch")
+
+
+def multistep(
+    optimizer: Optimizer, num_steps: int, num_epochs: int, milestones: Sequence[int], gamma: float
+) -> Schedule:
+    """Times `gamma` after each of `milestones`, in epochs."""
+    rising = list(milestones) == sorted(set(milestones)) and all(epoch >= 1 for epoch in milestones)
+    _require(rising, "milestones", "a rising list of epochs from 1 on", list(milestones))
+    return _config(MultiStepLR(optimizer, milestones=list(milestones), gamma=gamma), "epoch")
+
+
+def exponential(optimizer: Optimizer, num_steps: int, num_epochs: int, gamma: float) -> Schedule:
+    """Times `gamma` after every epoch."""
+    _require(0 < gamma <= 1, "gamma", "a factor above 0, at most 1", gamma)
+    return _config(ExponentialLR(optimizer, gamma=gamma), "epoch")
 
 
 def cosine(optimizer: Optimizer, num_steps: int, num_epochs: int, final_factor: float) -> Schedule:
@@ -51,6 +74,34 @@ def warmup_cosine(
     return _config(LambdaLR(optimizer, _warmup_cosine_factor(warmup, num_steps, final_factor)), "step")
 
 
+def warmup_linear(
+    optimizer: Optimizer,
+    num_steps: int,
+    num_epochs: int,
+    decay_fraction: float,
+    final_factor: float,
+    warmup_fraction: float | None = None,
+    warmup_steps: int | None = None,
+) -> Schedule:
+    """A trapezoid: a straight line up to 1, then 1, then a straight line down to `final_factor` at the last step.
+
+    The warm-up is given as for `warmup_cosine`; the way down takes `decay_fraction` of all steps, at most all that the
+    warm-up leaves (arXiv:2405.18392).
+    """
+    _require_num_steps(num_steps)
+    _require(0 <= decay_fraction <= 1, "decay_fraction", "a fraction from 0 to 1", decay_fraction)
+    warmup = _warmup_length(num_steps, warmup_fraction, warmup_steps)
+    decay = min(round(decay_fraction * num_steps), max(0, num_steps - warmup))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)  # not from 0: the first step must move
+        left = min(1.0, max(0, num_steps - step) / decay) if decay else 1.0
+        return final_factor + (1 - final_factor) * left
+
+    return _config(LambdaLR(optimizer, factor), "step")
+
+
 def onecycle(
     optimizer: Optimizer,
     num_steps: int,
@@ -65,7 +116,7 @@ def onecycle(
     """Up to the optimizer's own learning rate and down again, momentum the other way (1cycle, arXiv:1708.07120).
 
     Momentum (or Adam's beta1) is cycled only where the optimizer already has some: plain SGD and RMSprop keep theirs
-    at 0.
+    at 0. Schedule-free optimizers keep theirs, too.
     """
     _require_num_steps(num_steps)
     _require(0 <= pct_start <= 1, "pct_start", "a fraction from 0 to 1", pct_start)
@@ -151,4 +202,6 @@ def _warmup_cosine_factor(warmup: int, num_steps: int, final_factor: float) -> C
 
 
 def _has_momentum(optimizer: Optimizer) -> bool:
+    if "train_mode" in optimizer.param_groups[0]:  # of schedule-free ones beta1 says where the weights stand
+        return False
     return "betas" in optimizer.defaults or optimizer.defaults.get("momentum", 0) > 0

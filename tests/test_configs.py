@@ -22,6 +22,8 @@ OPTIONS = [
     # These have nothing to train: refused in test_module.py, scored in test_commands.py and test_regularisation.py.
     if option.stem not in ("zero_filled", "tv", "wavelet", "cg_sense")
 ]
+# One step per epoch; and one that leaves the weights alone for its first five steps.
+EPOCHS = {"gd": 2, "lbfgs": 2, "schedulefree_radam": 3}
 TINY = ["model.chans=4", "model.num_pool_layers=2", "data.num_workers=0", "data.batch_size=2"]
 
 
@@ -38,7 +40,8 @@ def train_overrides(group: str, option: str, folder: Path, run: Path) -> list[st
         chosen = {"trainer": "debug"}
     if group != "data":
         chosen[group] = option
-    ends = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=auto", "trainer.max_epochs=1"]
+    ends = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.strategy=auto"]
+    ends.append(f"trainer.max_epochs={EPOCHS.get(option, 1)}")
     places = [f"data.root={folder}", f"run_dir={run}"]
     return [f"{name}={value}" for name, value in chosen.items()] + TINY + ends + places
 

@@ -18,11 +18,15 @@ LR = 0.2
 EVERY: dict[str, tuple[Callable[..., dict[str, Any]], dict[str, Any]]] = {
     "constant": (schedules.constant, {}),
     "step": (schedules.step, {"step_size": 3, "gamma": 0.1}),
+    "multistep": (schedules.multistep, {"milestones": [2, 5], "gamma": 0.1}),
+    "exponential": (schedules.exponential, {"gamma": 0.9}),
+    "warmup_linear": (schedules.warmup_linear, {"warmup_fraction": 0.2, "decay_fraction": 0.3, "final_factor": 0.0}),
     "cosine": (schedules.cosine, {"final_factor": 0.1}),
     "warmup_cosine": (schedules.warmup_cosine, {"final_factor": 0.0, "warmup_fraction": 0.2}),
     "onecycle": (schedules.onecycle, {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4}),
     "plateau": (schedules.plateau, {"factor": 0.5, "patience": 1, "threshold": 1e-3, "min_lr": 0.01}),
 }
+PER_EPOCH = ("constant", "step", "multistep", "exponential", "plateau")
 
 
 def parameter() -> torch.nn.Parameter:
@@ -57,7 +61,7 @@ def test_every_schedule_lasts_the_run_and_its_state_needs_no_pickle(
     optimizer.param_groups[0]["lr"] = LR
     config = schedule(optimizer, num_steps=num_steps, num_epochs=1, **knobs)
     assert isinstance(config["scheduler"], LRScheduler)
-    assert config["interval"] == ("epoch" if name in ("constant", "step", "plateau") else "step")
+    assert config["interval"] == ("epoch" if name in PER_EPOCH else "step")
     assert config["frequency"] == 1
     found = rates(config, optimizer, num_steps, [0.5] * num_steps if name == "plateau" else None)
     assert all(0 <= lr <= LR * (1 + 1e-12) for lr in found)
@@ -77,6 +81,34 @@ def test_step_is_fastmris() -> None:
     optimizer = Adam([parameter()], lr=LR)
     found = rates(schedules.step(optimizer, 1000, 50, step_size=40, gamma=0.1), optimizer, 50)
     assert found == pytest.approx([LR] * 40 + [LR / 10] * 11)
+
+
+def test_multistep_falls_after_each_milestone() -> None:
+    optimizer = SGD([parameter()], lr=LR)
+    found = rates(schedules.multistep(optimizer, 100, 10, milestones=[2, 5], gamma=0.1), optimizer, 6)
+    assert found == pytest.approx([LR] * 2 + [LR / 10] * 3 + [LR / 100] * 2)
+
+
+def test_exponential_falls_by_the_same_factor_after_every_epoch() -> None:
+    optimizer = SGD([parameter()], lr=LR)
+    found = rates(schedules.exponential(optimizer, 100, 10, gamma=0.5), optimizer, 4)
+    assert found == pytest.approx([LR * 0.5**k for k in range(5)])
+
+
+def test_warmup_linear_is_a_trapezoid_that_ends_at_its_final_factor() -> None:
+    optimizer = SGD([parameter()], lr=LR)
+    config = schedules.warmup_linear(optimizer, 10, 2, decay_fraction=0.4, final_factor=0.2, warmup_steps=3)
+    factors = [1 / 4, 2 / 4, 3 / 4, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2]  # the last one follows the last update
+    assert rates(config, optimizer, 10) == pytest.approx([LR * f for f in factors])
+
+
+def test_warmup_linear_without_room_to_decay_is_the_straight_line_up_or_a_triangle() -> None:
+    optimizer = SGD([parameter()], lr=LR)
+    config = schedules.warmup_linear(optimizer, 2, 1, decay_fraction=0.5, final_factor=0.0, warmup_steps=9)
+    assert rates(config, optimizer, 2) == pytest.approx([LR / 10, LR / 5, 3 * LR / 10])
+    optimizer = SGD([parameter()], lr=LR)
+    config = schedules.warmup_linear(optimizer, 4, 1, decay_fraction=1.0, final_factor=0.0, warmup_steps=2)
+    assert rates(config, optimizer, 4) == pytest.approx([LR * f for f in (1 / 3, 2 / 3, 1, 1 / 2, 0)])
 
 
 def test_cosine_falls_from_one_to_the_final_factor() -> None:
@@ -144,7 +176,7 @@ def test_plateau_lowers_the_rate_when_val_ssim_stops_rising_and_keeps_the_floor(
     assert found == pytest.approx([LR, LR, LR, LR, LR / 4, LR / 4, LR / 4, 0.02, 0.02, 0.02])
 
 
-@pytest.mark.parametrize("name", ["cosine", "warmup_cosine", "onecycle"])
+@pytest.mark.parametrize("name", ["cosine", "warmup_cosine", "warmup_linear", "onecycle"])
 @pytest.mark.parametrize("num_steps", [0, -1, math.inf])
 def test_a_run_of_unknown_length_is_refused(name: str, num_steps: float) -> None:
     schedule, knobs = EVERY[name]
@@ -156,6 +188,8 @@ def test_a_run_of_unknown_length_is_refused(name: str, num_steps: float) -> None
     ("name", "knob", "value"),
     [
         ("step", "step_size", 0),
+        ("exponential", "gamma", 0.0),
+        ("warmup_linear", "decay_fraction", -0.1),
         ("warmup_cosine", "warmup_fraction", 1.5),
         ("onecycle", "pct_start", -0.1),
         ("plateau", "factor", 1.0),
@@ -165,3 +199,9 @@ def test_a_knob_out_of_range_is_named(name: str, knob: str, value: float) -> Non
     schedule, knobs = EVERY[name]
     with pytest.raises(ConfigError, match=rf"scheduler\.{knob} must be .*, but is {value}"):
         schedule(SGD([parameter()], lr=LR), num_steps=10, num_epochs=1, **(knobs | {knob: value}))
+
+
+@pytest.mark.parametrize("milestones", [[5, 2], [3, 3], [0, 4]])
+def test_milestones_that_do_not_rise_are_refused(milestones: list[int]) -> None:
+    with pytest.raises(ConfigError, match=r"scheduler\.milestones must be a rising list"):
+        schedules.multistep(SGD([parameter()], lr=LR), 10, 2, milestones=milestones, gamma=0.1)

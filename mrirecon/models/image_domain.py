@@ -40,8 +40,16 @@ class ImageDomain(nn.Module):
 
 
 def unet(
-    chans: int, num_pool_layers: int, drop_prob: float, norm: str, num_groups: int | None, clamp: float | None
+    chans: int,
+    num_pool_layers: int,
+    drop_prob: float,
+    norm: str,
+    num_groups: int | None,
+    clamp: float | None,
+    affine: bool | None = None,  # these three have defaults for checkpoints from before there was a choice
+    init: str = "default",
+    gradient_checkpointing: bool = False,
 ) -> ImageDomain:
     """The fastMRI baseline: a U-Net from the zero-filled image to the image. See `Unet` and `ImageDomain`."""
-    network = Unet(1, 1, chans, num_pool_layers, drop_prob, norm, num_groups)
+    network = Unet(1, 1, chans, num_pool_layers, drop_prob, norm, num_groups, affine, init, gradient_checkpointing)
     return ImageDomain(network, network.min_size, clamp)

@@ -1,32 +1,54 @@
 """The U-Net of the fastMRI baseline, with a choice of normalization in every block."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mrirecon.models.initialisation import initialise
 
 CHANNELS_PER_GROUP = 32
 
 
-def _group_norm(chans: int, num_groups: int | None) -> nn.Module:
+def _group_norm(chans: int, num_groups: int | None, affine: bool = True) -> nn.Module:
     groups = num_groups or max(1, chans // CHANNELS_PER_GROUP)
     if chans % groups:
         raise ValueError(
             f"model.num_groups={groups} does not divide a layer of {chans} channels: "
             f"choose a divisor of model.chans, or null for one group per {CHANNELS_PER_GROUP} channels"
         )
-    return nn.GroupNorm(groups, chans)
+    return nn.GroupNorm(groups, chans, affine=affine)
 
 
-# The table of norms: name -> layer for so many channels.
-NORMS: dict[str, Callable[[int, int | None], nn.Module]] = {
-    "instance": lambda chans, _: nn.InstanceNorm2d(chans),  # fastMRI's: no affine parameters
-    "batch": lambda chans, _: nn.BatchNorm2d(chans),
+# The table of norms: name -> layer for so many channels and groups (of norm="group"), with or without weight and bias.
+NORMS: dict[str, Callable[..., nn.Module]] = {
+    # arXiv:1607.08022; fastMRI's has no weight and bias
+    "instance": lambda chans, _, affine=False: nn.InstanceNorm2d(chans, affine=affine),
+    "batch": lambda chans, _, affine=True: nn.BatchNorm2d(chans, affine=affine),  # arXiv:1502.03167
     "group": _group_norm,  # arXiv:1803.08494
-    "layer": lambda chans, _: nn.GroupNorm(1, chans, eps=1e-6),  # AlgoPerf's "layer norm" of this U-Net
-    "none": lambda chans, _: nn.Identity(),
+    # arXiv:1607.06450; with the eps of AlgoPerf's "layer norm" of this U-Net
+    "layer": lambda chans, _, affine=True: nn.GroupNorm(1, chans, eps=1e-6, affine=affine),
+    "none": lambda chans, _, affine=False: nn.Identity(),
 }
+
+
+class NormChoice(NamedTuple):
+    """Which normalization the layers get; called with the channels of one."""
+
+    norm: str
+    num_groups: int | None = None
+    affine: bool | None = None
+
+    def __call__(self, chans: int) -> nn.Module:
+        chosen = {} if self.affine is None else {"affine": self.affine}
+        return NORMS[self.norm](chans, self.num_groups, **chosen)
+
+
 _STATISTICS_OVER_PIXELS = ("instance", "batch")  # these need more than one pixel at the bottom of the U
 
 
@@ -39,6 +61,9 @@ class Unet(nn.Module):
     chans: channels after the first block, doubled at each of the `num_pool_layers` poolings.
     norm: instance, batch, group, layer or none; "none" gives the convolutions a bias, the others have none.
     num_groups: groups of `norm="group"`; None is one group per 32 channels.
+    affine: whether norms have a weight and a bias per channel; None is fastMRI's no for instance norm, yes for others.
+    init: of the convolutions' weights, see `initialisation.initialise`.
+    gradient_checkpointing: keep the input of each block alone, and compute the rest again for the gradient.
 
     Raises ValueError for an unknown norm, and for groups that do not divide the channels.
     """
@@ -52,13 +77,18 @@ class Unet(nn.Module):
         drop_prob: float = 0.0,
         norm: str = "instance",
         num_groups: int | None = None,
+        affine: bool | None = None,
+        init: str = "default",
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         _check(chans, num_pool_layers, drop_prob, norm)
+        self.gradient_checkpointing = gradient_checkpointing
+        make_norm = NormChoice(norm, num_groups, affine)
         self.min_size = 2 ** (num_pool_layers + (norm in _STATISTICS_OVER_PIXELS))
 
         def block(ins: int, outs: int) -> nn.Module:
-            return ConvBlock(ins, outs, drop_prob, norm, num_groups)
+            return ConvBlock(ins, outs, drop_prob, make_norm)
 
         widths = [chans * 2**level for level in range(num_pool_layers + 1)]
         self.down_sample_layers = nn.ModuleList(
@@ -66,23 +96,43 @@ class Unet(nn.Module):
         )
         self.conv = block(widths[-2], widths[-1])
         upwards = widths[-2::-1]
-        self.up_transpose_conv = nn.ModuleList(
-            [TransposeConvBlock(2 * width, width, norm, num_groups) for width in upwards]
-        )
+        self.up_transpose_conv = nn.ModuleList([TransposeConvBlock(2 * width, width, make_norm) for width in upwards])
         self.up_conv = nn.ModuleList([block(2 * width, width) for width in upwards])
         self.up_conv[-1] = nn.Sequential(self.up_conv[-1], nn.Conv2d(chans, out_chans, kernel_size=1))
+        initialise(self, init)
 
     def forward(self, image: Tensor) -> Tensor:
         skips, x = [], image
         for layer in self.down_sample_layers:
-            x = layer(x)
+            x = self._run(layer, x)
             skips.append(x)
             x = F.avg_pool2d(x, kernel_size=2)
-        x = self.conv(x)
+        x = self._run(self.conv, x)
         for up, conv in zip(self.up_transpose_conv, self.up_conv, strict=True):
             skip = skips.pop()
-            x = conv(torch.cat([_pad_to(up(x), skip), skip], dim=1))
+            x = self._run(conv, torch.cat([_pad_to(up(x), skip), skip], dim=1))
         return x
+
+    def _run(self, layer: nn.Module, x: Tensor) -> Tensor:
+        if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
+            return layer(x)
+        again = partial(_without_running_statistics, layer)
+        return checkpoint(layer, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again()))
+
+
+@contextmanager
+def _without_running_statistics(layer: nn.Module) -> Iterator[None]:
+    """Leaves batch norm's running statistics alone: a forward pass for the gradient must not count a batch twice."""
+    norms = [m for m in layer.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [(norm, norm.momentum, {k: v.clone() for k, v in norm.named_buffers()}) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0  # switched off, the norm would keep other tensors for the gradient, which torch refuses
+    try:
+        yield
+    finally:
+        for norm, momentum, buffers in before:
+            norm.momentum = momentum
+            norm.load_state_dict(buffers, strict=False)  # its count of batches
 
 
 def _check(chans: int, num_pool_layers: int, drop_prob: float, norm: str) -> None:
@@ -106,13 +156,13 @@ def _pad_to(x: Tensor, skip: Tensor) -> Tensor:
 class ConvBlock(nn.Module):
     """Twice: 3x3 convolution, norm, LeakyReLU, channel dropout.  (b in_chans h w) -> (b out_chans h w)"""
 
-    def __init__(self, in_chans: int, out_chans: int, drop_prob: float, norm: str, num_groups: int | None) -> None:
+    def __init__(self, in_chans: int, out_chans: int, drop_prob: float, make_norm: NormChoice) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for ins in (in_chans, out_chans):
             layers += [
-                nn.Conv2d(ins, out_chans, kernel_size=3, padding=1, bias=norm == "none"),
-                NORMS[norm](out_chans, num_groups),
+                nn.Conv2d(ins, out_chans, kernel_size=3, padding=1, bias=make_norm.norm == "none"),
+                make_norm(out_chans),
                 nn.LeakyReLU(negative_slope=0.2, inplace=True),
                 nn.Dropout2d(drop_prob),
             ]
@@ -125,11 +175,11 @@ class ConvBlock(nn.Module):
 class TransposeConvBlock(nn.Module):
     """2x2 transposed convolution of stride 2, norm, LeakyReLU.  (b in_chans h w) -> (b out_chans 2h 2w)"""
 
-    def __init__(self, in_chans: int, out_chans: int, norm: str, num_groups: int | None) -> None:
+    def __init__(self, in_chans: int, out_chans: int, make_norm: NormChoice) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.ConvTranspose2d(in_chans, out_chans, kernel_size=2, stride=2, bias=norm == "none"),
-            NORMS[norm](out_chans, num_groups),
+            nn.ConvTranspose2d(in_chans, out_chans, kernel_size=2, stride=2, bias=make_norm.norm == "none"),
+            make_norm(out_chans),
             nn.LeakyReLU(negative_slope=0.2, inplace=True),
         )
 
