@@ -3,9 +3,9 @@
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.data import default_collate
 
+from mrirecon.callbacks.dashboard import writer_of
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.sources import Draw, MaskedSlices, effective_acceleration
 from mrirecon.pictures import panels, row, sheet
@@ -22,7 +22,8 @@ class ImageLogger(pl.Callback):
 
     @torch.no_grad()
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(trainer.logger, TensorBoardLogger):
+        writer = writer_of(trainer)
+        if trainer.sanity_checking or writer is None:
             return
         data: ReconDataModule = trainer.datamodule  # type: ignore[attr-defined]
         dataset = data.sets["val"]
@@ -33,7 +34,7 @@ class ImageLogger(pl.Callback):
                 pred = pl_module(batch)[0]
             images = panels(batch.zero_filled[0], pred, batch.target[0])
             picture = sheet([row(images)], name)
-            trainer.logger.experiment.add_image(f"val/{name}", picture[None], trainer.global_step)
+            writer.add_image(f"val/{name}", picture[None], trainer.global_step)
 
 
 def _choose(dataset: MaskedSlices, num_images: int) -> dict[int, str]:

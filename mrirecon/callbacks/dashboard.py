@@ -1,0 +1,96 @@
+"""What TensorBoard is told besides numbers: the charts that belong together, hyperparameters, a run in words."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.api_pb2 import Status
+from tensorboard.plugins.hparams.metadata import (
+    NULL_TENSOR,
+    SESSION_END_INFO_TAG,
+    SESSION_START_INFO_TAG,
+    create_summary_metadata,
+)
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
+from torch.utils.tensorboard import SummaryWriter
+
+# Category -> chart -> the tags it shows, as regular expressions from a tag's first character on.
+CHARTS = {
+    "loss": {"loss": ["train/loss$", "val/loss$"]},
+    "scores, with those of zero-filled as a line": {
+        "SSIM": ["val/ssim$", "zero_filled/ssim$"],
+        "PSNR (dB)": ["val/psnr$", "zero_filled/psnr$"],
+        "NMSE": ["val/nmse$", "zero_filled/nmse$"],
+    },
+    "optimizer": {
+        "learning rate": ["lr$"],
+        "norm of the gradient": ["grad_norm$"],
+        "norm of the weights": ["weight_norm$"],
+        "update ratio: norm of a step over norm of the weights": ["update_ratio$"],
+    },
+    "speed": {
+        "slices per second": ["slices/s$"],
+        "data wait: share of the time between steps": ["data_wait$"],
+        "peak memory (GB)": ["memory_gb$"],
+    },
+}
+
+
+class Dashboard(pl.Callback):
+    """Lays out the tab CUSTOM SCALARS: what is looked at together stands together."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        writer = writer_of(trainer)
+        if writer is not None:
+            layout = {
+                category: {chart: ["Multiline", tags] for chart, tags in charts.items()}
+                for category, charts in CHARTS.items()
+            }
+            writer.add_custom_scalars(layout)
+
+
+def writer_of(trainer: pl.Trainer) -> SummaryWriter | None:
+    """TensorBoard's writer, on the first rank of a run that has one."""
+    if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
+        return trainer.logger.experiment
+    return None
+
+
+def is_logged(trainer: pl.Trainer, step: int) -> bool:
+    """Whether Lightning logs after that step, the first being 1."""
+    return trainer.log_every_n_steps > 0 and step % trainer.log_every_n_steps == 0
+
+
+def start_session(writer: SummaryWriter, hyperparameters: Mapping[str, bool | float | str]) -> None:
+    """Adds a run to the tab HPARAMS.
+
+    No summary of an experiment is written: TensorBoard would take the columns of the first run for those of all, and
+    without one it joins the columns of the runs it shows.
+    """
+    info = SessionStartInfo(start_time_secs=time.time())
+    for name, value in hyperparameters.items():
+        # Python's True is a number, too; and a number written as text would sort 10 before 9.
+        kind = "bool" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
+        setattr(info.hparams[name], f"{kind}_value", value)
+    _write(writer, SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=info))
+
+
+def end_session(writer: SummaryWriter, succeeded: bool) -> None:
+    """Says in the tab HPARAMS how a run ended."""
+    status = Status.Value("STATUS_SUCCESS" if succeeded else "STATUS_FAILURE")
+    info = SessionEndInfo(status=status, end_time_secs=time.time())
+    _write(writer, SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=info))
+
+
+def _write(writer: SummaryWriter, tag: str, content: HParamsPluginData) -> None:
+    value = Summary.Value(tag=tag, metadata=create_summary_metadata(content), tensor=NULL_TENSOR)
+    writer._get_file_writer().add_summary(Summary(value=[value]))
+
+
+def table(rows: Mapping[str, Any]) -> str:
+    """A table in Markdown, of two columns without a heading."""
+    cells = [(name, str(value).replace("|", "\\|")) for name, value in rows.items()]
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in cells)])
