@@ -6,20 +6,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.plugins.hparams.api_pb2 import Status
-from tensorboard.plugins.hparams.metadata import (
-    NULL_TENSOR,
-    SESSION_END_INFO_TAG,
-    SESSION_START_INFO_TAG,
-    create_summary_metadata,
-)
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
 # Category -> chart -> the tags it shows, as regular expressions from a tag's first character on.
 CHARTS = {
-    "loss": {"loss": ["train/loss$", "val/loss$"]},
+    "loss": {"training": ["train/loss$"], "validation": ["val/loss$"]},
     "scores, with those of zero-filled as a line": {
         "SSIM": ["val/ssim$", "zero_filled/ssim$"],
         "PSNR (dB)": ["val/psnr$", "zero_filled/psnr$"],
@@ -33,8 +26,8 @@ CHARTS = {
     },
     "speed": {
         "slices per second": ["slices/s$"],
-        "data wait: share of the time between steps": ["data_wait$"],
-        "peak memory (GB)": ["memory_gb$"],
+        "data wait: share of the time between steps": ["speed/data_wait$"],
+        "peak memory (GB)": ["speed/memory_gb$"],
     },
 }
 
@@ -61,7 +54,8 @@ def writer_of(trainer: pl.Trainer) -> SummaryWriter | None:
 
 def is_logged(trainer: pl.Trainer, step: int) -> bool:
     """Whether Lightning logs after that step, the first being 1."""
-    return trainer.log_every_n_steps > 0 and step % trainer.log_every_n_steps == 0
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return every > 0 and step % every == 0
 
 
 def start_session(writer: SummaryWriter, hyperparameters: Mapping[str, bool | float | str]) -> None:
@@ -70,23 +64,24 @@ def start_session(writer: SummaryWriter, hyperparameters: Mapping[str, bool | fl
     No summary of an experiment is written: TensorBoard would take the columns of the first run for those of all, and
     without one it joins the columns of the runs it shows.
     """
-    info = SessionStartInfo(start_time_secs=time.time())
+    info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
     for name, value in hyperparameters.items():
         # Python's True is a number, too; and a number written as text would sort 10 before 9.
         kind = "bool" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
         setattr(info.hparams[name], f"{kind}_value", value)
-    _write(writer, SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=info))
+    _write(writer, metadata.SESSION_START_INFO_TAG, session_start_info=info)
 
 
 def end_session(writer: SummaryWriter, succeeded: bool) -> None:
     """Says in the tab HPARAMS how a run ended."""
-    status = Status.Value("STATUS_SUCCESS" if succeeded else "STATUS_FAILURE")
-    info = SessionEndInfo(status=status, end_time_secs=time.time())
-    _write(writer, SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=info))
+    status = api_pb2.Status.Value("STATUS_SUCCESS" if succeeded else "STATUS_FAILURE")
+    info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+    _write(writer, metadata.SESSION_END_INFO_TAG, session_end_info=info)
 
 
-def _write(writer: SummaryWriter, tag: str, content: HParamsPluginData) -> None:
-    value = Summary.Value(tag=tag, metadata=create_summary_metadata(content), tensor=NULL_TENSOR)
+def _write(writer: SummaryWriter, tag: str, **content: Any) -> None:
+    about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
+    value = Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)
     writer._get_file_writer().add_summary(Summary(value=[value]))
 
 

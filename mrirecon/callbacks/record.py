@@ -29,7 +29,7 @@ class Record(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         writer = writer_of(trainer)
         if writer is not None:
-            writer.add_text("run", table(_run_in_words(trainer, self.config)))
+            writer.add_text("about", table(_run_in_words(trainer, self.config)))
             writer.add_text("config", "\n".join(f"    {line}" for line in self.text.splitlines()))
             start_session(writer, hyperparameters(self.config))
 

@@ -20,12 +20,12 @@ class _Step(NamedTuple):
 
 
 class Throughput(pl.Callback):
-    """Logs the speed of the last `num_steps` steps of an epoch, and `memory_gb`; validation does not count.
+    """Logs the speed of the last `num_steps` steps of an epoch, and `speed/memory_gb`; validation does not count.
 
     `slices/s`: over all ranks, all waiting included.
-    `data_wait`: the share of the time between the steps. There the next batch is waited for, sent to the device and
-    undersampled, and what was logged is written.
-    `memory_gb`: the most so far, on a GPU what torch has there, elsewhere this process without its workers.
+    `speed/data_wait`: the share of the time that lies between the steps. There the next batch is waited for, sent to
+    the device and undersampled, and what was logged is written.
+    `speed/memory_gb`: the most so far, on a GPU what torch has there, elsewhere this process without its workers.
     """
 
     def __init__(self, num_steps: int) -> None:
@@ -49,8 +49,8 @@ class Throughput(pl.Callback):
         seconds = steps[-1].end - first.end
         pl_module.log("slices/s", sum(step.num_slices for step in steps) / seconds, prog_bar=True, batch_size=1)
         if is_logged(trainer, trainer.global_step):
-            pl_module.log("data_wait", sum(step.wait for step in steps) / seconds, batch_size=1)
-            pl_module.log("memory_gb", _peak_memory(pl_module.device) / 1e9, batch_size=1)
+            pl_module.log("speed/data_wait", sum(step.wait for step in steps) / seconds, batch_size=1)
+            pl_module.log("speed/memory_gb", _peak_memory(pl_module.device) / 1e9, batch_size=1)
 
 
 def _peak_memory(device: torch.device) -> int:
