@@ -85,7 +85,6 @@ def _write(writer: SummaryWriter, tag: str, **content: Any) -> None:
     writer._get_file_writer().add_summary(Summary(value=[value]))
 
 
-def table(rows: Mapping[str, Any]) -> str:
-    """A table in Markdown, of two columns without a heading."""
-    cells = [(name, str(value).replace("|", "\\|")) for name, value in rows.items()]
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in cells)])
+def bullets(rows: Mapping[str, Any]) -> str:
+    """Names and values as a list in Markdown; TensorBoard breaks the words in the first column of a table."""
+    return "\n".join(f"- **{name}**: {value}" for name, value in rows.items())

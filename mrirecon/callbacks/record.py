@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from mrirecon.callbacks.dashboard import end_session, start_session, table, writer_of
+from mrirecon.callbacks.dashboard import bullets, end_session, start_session, writer_of
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.sources import MaskedSlices
 from mrirecon.metrics.volume import SCORES
@@ -29,7 +29,7 @@ class Record(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         writer = writer_of(trainer)
         if writer is not None:
-            writer.add_text("about", table(_run_in_words(trainer, self.config)))
+            writer.add_text("about", bullets(_run_in_words(trainer, self.config)))
             writer.add_text("config", "\n".join(f"    {line}" for line in self.text.splitlines()))
             start_session(writer, hyperparameters(self.config))
 
