@@ -11,7 +11,8 @@ from torch import Tensor
 from mrirecon.io.atomic import replacing
 
 ERROR_GAIN = 5
-_FONT_SIZE, _GAP, _BAR = 13, 4, 20
+FONT_SIZE = 13
+_GAP = 4
 
 
 def window_of(image: Tensor) -> float:
@@ -33,22 +34,22 @@ def panels(zero_filled: Tensor, pred: Tensor, target: Tensor | None) -> list[tup
     return [(caption, image.clamp(0, 1)) for caption, image in shown]
 
 
-def row(images: Sequence[tuple[str, Tensor]], min_side: int = 192) -> np.ndarray:
+def row(images: Sequence[tuple[str, Tensor]], min_side: int = 192, font_size: int = FONT_SIZE) -> np.ndarray:
     """Images side by side under captions, small ones enlarged.  [(caption, (y x) in 0..1)] -> uint8 (h w)"""
     factor = max(1, -(-min_side // min(images[0][1].shape)))
-    tiles = [_tile(caption, image, factor) for caption, image in images]
+    tiles = [_tile(caption, image, factor, font_size) for caption, image in images]
     return np.concatenate(tiles, axis=1)
 
 
-def _tile(caption: str, image: Tensor, factor: int) -> np.ndarray:
+def _tile(caption: str, image: Tensor, factor: int, font_size: int) -> np.ndarray:
     grey = (image.detach().float().cpu().numpy() * 255).round().astype(np.uint8)
     grey = grey.repeat(factor, axis=0).repeat(factor, axis=1)
-    return np.concatenate([_text(caption, grey.shape[1]), np.pad(grey, ((0, _GAP), (0, _GAP)))], axis=0)
+    return np.concatenate([_text(caption, grey.shape[1], font_size), np.pad(grey, ((0, _GAP), (0, _GAP)))], axis=0)
 
 
-def _text(caption: str, width: int) -> np.ndarray:
-    bar = Image.new("L", (width + _GAP, _BAR), 0)
-    font = ImageFont.load_default(size=_FONT_SIZE)
+def _text(caption: str, width: int, font_size: int) -> np.ndarray:
+    bar = Image.new("L", (width + _GAP, 3 * font_size // 2 + 1), 0)
+    font = ImageFont.load_default(size=font_size)
     ImageDraw.Draw(bar).text((3, 2), caption, fill=255, font=font)
     return np.asarray(bar)
 
@@ -57,8 +58,12 @@ def sheet(rows: Sequence[np.ndarray], title: str, footer: str = "") -> np.ndarra
     """Rows of tiles under a title and above a footer.  [uint8 (h w)] -> uint8 (h w)"""
     width = max(r.shape[1] for r in rows)
     padded = [np.pad(r, ((0, 0), (0, width - r.shape[1]))) for r in rows]
-    lines = [_text(title, width - _GAP), *padded, *([_text(footer, width - _GAP)] if footer else [])]
+    lines = [_bar(title, width), *padded, *([_bar(footer, width)] if footer else [])]
     return np.concatenate(lines, axis=0)
+
+
+def _bar(text: str, width: int) -> np.ndarray:
+    return _text(text, width - _GAP, FONT_SIZE)
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Measures this project beside its references: python scripts/benchmark.py [data|scores] [device=cuda] [output=DIR]"""
+"""Measures this project beside its references: python scripts/benchmark.py [SUITE ...] [device=cuda] [output=DIR]"""
 
 import sys
 import tempfile
@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from mrirecon.benchmarks import data, scores
+from mrirecon.benchmarks import data, overhead, scores
 from mrirecon.benchmarks.measure import printed, write_table
 from mrirecon.command import command
 from mrirecon.errors import ConfigError
 from mrirecon.reconstruct import choose_device
 
-SUITES = ("data", "scores")
+SUITES = ("data", "scores", "overhead")
 
 
 @command("benchmark")
@@ -25,11 +25,15 @@ def main(cfg: DictConfig) -> None:
     for name in cfg.suites:
         rows = []
         with tempfile.TemporaryDirectory(dir=cfg.folder) as folder:
-            measured = data.rows(device, Path(folder)) if name == "data" else scores.rows(device, cfg.num_volumes)
-            for row in measured:
+            measured = {
+                "data": lambda: data.rows(device, Path(folder)),
+                "scores": lambda: scores.rows(device, cfg.num_volumes),
+                "overhead": lambda: overhead.rows(device),
+            }
+            for row in measured[name]():
                 print(printed(row), flush=True)
                 rows.append(row)
-        notes = {"data": data.NOTES, "scores": scores.NOTES}[name]
+        notes = {"data": data.NOTES, "scores": scores.NOTES, "overhead": overhead.NOTES}[name]
         suffix = "" if device == "cpu" else f"_{device}"
         print(f"-> {write_table(Path(cfg.output), name + suffix, rows, device, notes)}")
 

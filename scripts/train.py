@@ -20,6 +20,7 @@ from mrirecon.callbacks.record import write_final
 from mrirecon.command import command
 from mrirecon.errors import ConfigError
 from mrirecon.evaluation import evaluate, write_json
+from mrirecon.job_names import name_jobs
 from mrirecon.models.image_domain import ZeroFilled
 from mrirecon.module import ReconModule
 from mrirecon.reports.table import print_scores
@@ -83,4 +84,5 @@ def _short(path: str) -> str:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = name_jobs(sys.argv[1:])
     train()

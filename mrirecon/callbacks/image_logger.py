@@ -1,14 +1,20 @@
 """Logs the same validation slices after every epoch: zero-filled, reconstruction, target, error."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
 from torch.utils.data import default_collate
 
+from mrirecon.callbacks.dashboard import writer_of
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.sources import Draw, MaskedSlices, effective_acceleration
-from mrirecon.pictures import panels, row, sheet
+from mrirecon.pictures import FONT_SIZE, panels, row
+
+# A picture of two panels side by side is shown about 350 points wide, and a letter of 11 points can be read.
+_COLUMNS_PER_POINT = 16
 
 
 class ImageLogger(pl.Callback):
@@ -22,7 +28,8 @@ class ImageLogger(pl.Callback):
 
     @torch.no_grad()
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(trainer.logger, TensorBoardLogger):
+        writer = writer_of(trainer)
+        if trainer.sanity_checking or writer is None:
             return
         data: ReconDataModule = trainer.datamodule  # type: ignore[attr-defined]
         dataset = data.sets["val"]
@@ -31,9 +38,17 @@ class ImageLogger(pl.Callback):
             batch = data.on_after_batch_transfer(read, 0)
             with trainer.precision_plugin.forward_context():
                 pred = pl_module(batch)[0]
-            images = panels(batch.zero_filled[0], pred, batch.target[0])
-            picture = sheet([row(images)], name)
-            trainer.logger.experiment.add_image(f"val/{name}", picture[None], trainer.global_step)
+            picture = _picture(panels(batch.zero_filled[0], pred, batch.target[0]))
+            writer.add_image(f"val/{name}", picture[None], trainer.global_step)
+
+
+def _picture(images: Sequence[tuple[str, Tensor]]) -> np.ndarray:
+    """Two by two, because TensorBoard's cards are narrow, and with captions that are legible when it has shrunk them.
+
+    [(caption, (y x) in 0..1)] -> uint8 (h w)
+    """
+    font_size = max(FONT_SIZE, images[0][1].shape[1] // _COLUMNS_PER_POINT)
+    return np.concatenate([row(images[start : start + 2], font_size=font_size) for start in (0, 2)])
 
 
 def _choose(dataset: MaskedSlices, num_images: int) -> dict[int, str]:

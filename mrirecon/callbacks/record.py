@@ -1,14 +1,17 @@
 """Writes down how a run was made: in TensorBoard, and in every checkpoint as plain data."""
 
+import shlex
+import sys
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch.utils.tensorboard.summary import hparams
 
+from mrirecon.callbacks.dashboard import bullets, end_session, start_session, writer_of
 from mrirecon.data.datamodule import ReconDataModule
+from mrirecon.data.sources import MaskedSlices
 from mrirecon.metrics.volume import SCORES
-from mrirecon.provenance import conventions
+from mrirecon.provenance import conventions, data_digest, versions
 
 # In the HParams tab: these keys, and these groups whole.
 _COMPARED = ("seed", "data.root", "data.challenge", "data.batch_size", "trainer.max_epochs", "trainer.precision")
@@ -24,12 +27,17 @@ class Record(pl.Callback):
         self.text = text
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
-            writer = trainer.logger.experiment
+        writer = writer_of(trainer)
+        if writer is not None:
+            writer.add_text("about", bullets(_run_in_words(trainer, self.config)))
             writer.add_text("config", "\n".join(f"    {line}" for line in self.text.splitlines()))
-            # Announced without values: Lightning's own way writes a score of zero into the curves first.
-            for summary in hparams(hyperparameters(self.config), dict.fromkeys(FINAL, 0.0)):
-                writer._get_file_writer().add_summary(summary)
+            start_session(writer, hyperparameters(self.config))
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        writer = writer_of(trainer)
+        if writer is not None:
+            end_session(writer, succeeded=False)
+            writer.flush()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -59,7 +67,27 @@ def write_final(logger: Any, scores: dict[str, Any], step: int) -> None:
             value = scores[name.removeprefix("final/")]
             if value is not None:
                 logger.experiment.add_scalar(name, value, step)
+        end_session(logger.experiment, succeeded=True)
         logger.experiment.flush()
+
+
+def _run_in_words(trainer: pl.Trainer, config: dict[str, Any]) -> dict[str, str]:
+    """How to make the run again: what was typed, on which data, with which versions."""
+    data: ReconDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    return {
+        "command": f"`{shlex.join(['python', *sys.orig_argv[1:]])}`",
+        "folder": f"`{config['run_dir']}`",
+        "data": f"`{data.where}`",
+        **{f"data, {split}": _fingerprint(dataset) for split, dataset in data.sets.items()},
+        "device": f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}",
+        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+    }
+
+
+def _fingerprint(dataset: MaskedSlices) -> str:
+    volumes, slices = dataset.source.volumes, len(dataset.source)
+    digest = data_digest(zip(volumes, dataset.source.data_ranges, strict=True))
+    return f"{len(volumes)} volumes, {slices} slices, sha256 `{digest}`"
 
 
 def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
