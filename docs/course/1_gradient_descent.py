@@ -166,7 +166,7 @@ save(figure, "1_reconstruction")
 # ## Questions
 #
 # 1. Just below $2/L$ the error of the quadratic stays high although it does not grow. Along which eigenvector?
-# 2. Why does the reconstruction converge quickly at first and slowly later? What would a larger $\lambda$ change, in the
-#    speed and in the image?
+# 2. Why does the reconstruction converge quickly at first and slowly later? What would a larger $\lambda$ change, in
+#    the speed and in the image?
 # 3. A network's loss is no quadratic, and its curvature changes on the way. What happens where the curvature becomes
 #    larger than $2/\eta$? Lesson 3 measures it.

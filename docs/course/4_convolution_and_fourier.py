@@ -60,7 +60,9 @@ for h, k, s, p, d in itertools.product((9, 12), (1, 2, 3), (1, 2, 3), (0, 1, 2),
     by_torch = F.conv2d(image[None, None], kernel[None, None], stride=s, padding=p, dilation=d)[0, 0]
     worst = max(worst, float((convolve(image, kernel, s, p, d) - by_torch).abs().max()))
     num_cases += 1
-print(f"By hand and by torch, {num_cases} combinations of size, kernel, stride, padding, dilation: at most {worst:.0e}.")
+print(
+    f"By hand and by torch, {num_cases} combinations of size, kernel, stride, padding, dilation: at most {worst:.0e}."
+)
 
 # %% [markdown]
 # A U-Net halves the image at every level and doubles it again with **transposed** convolutions. The name is meant
@@ -79,12 +81,13 @@ print(f"<Ax, y> = {forward_dot:.12f}, <x, A^T y> = {transposed_dot:.12f}")
 # ## The convolution theorem
 #
 # Let the image continue periodically and mirror the kernel: then it is the circular convolution
-# $(x \circledast w)_i = \sum_j w_j\, x_{i-j}$. A wave $e^{2\pi i f n/N}$ that is shifted is the same wave times a number,
-# so waves are its eigenvectors, and in the Fourier domain it is a product.
+# $(x \circledast w)_i = \sum_j w_j\, x_{i-j}$. A wave $e^{2\pi i f n/N}$ that is shifted is the same wave times a
+# number, so waves are its eigenvectors, and in the Fourier domain it is a product.
 #
-# This project's transforms are **centred** (zero frequency and the middle of the image lie at $n/2$, as on a scanner) and
-# **orthonormal** (they keep lengths: $\lVert Fx\rVert = \lVert x\rVert$, so the adjoint is the inverse). The theorem
-# then has a factor, because the product of two orthonormal transforms has been divided by $\sqrt N$ once too often:
+# This project's transforms are **centred** (zero frequency and the middle of the image lie at $n/2$, as on a
+# scanner) and **orthonormal** (they keep lengths: $\lVert Fx\rVert = \lVert x\rVert$, so the adjoint is the
+# inverse). The theorem then has a factor, because the product of two orthonormal transforms has been divided by
+# $\sqrt N$ once too often:
 #
 # $$F(x \circledast w) = \sqrt{N}\; Fx \cdot Fw, \qquad N = hw.$$
 
@@ -142,16 +145,19 @@ for (name, mask), column in zip(masks.items(), axes.T, strict=True):
     show(column[0], zero_filled.abs(), name, vmax=0.7 * float(image.abs().max() * mask.float().mean() ** 0.5))
     column[1].plot(torch.arange(SIZE) - SIZE // 2, row)
     column[1].set(xlabel="columns from the middle", ylim=(0, 1.05), title="point spread function")
-    print(f"{name:>18}: highest peak away from the middle {sidelobes[name]:.2f}; mask and PSF agree to {psf_errors[name]:.0e}")
+    print(
+        f"{name:>18}: highest peak away from the middle {sidelobes[name]:.2f}; "
+        f"mask and PSF agree to {psf_errors[name]:.0e}"
+    )
 figure.tight_layout()
 save(figure, "4_convolution_and_fourier")
 
 # %% [markdown]
 # ## What it costs
 #
-# A $k\times k$ kernel on $N$ pixels takes $k^2N$ products; by transform it takes about $\tfrac{15}2 N\log_2 N + 3N$ real
-# multiplications and additions, whatever the kernel. A network's $3\times3$ kernels are far below the crossing; the
-# kernel of a mask is as large as the image.
+# A $k\times k$ kernel on $N$ pixels takes $k^2N$ products; by transform it takes about $\tfrac{15}2 N\log_2 N + 3N$
+# real multiplications and additions, whatever the kernel. A network's $3\times3$ kernels are far below the crossing;
+# the kernel of a mask is as large as the image.
 
 # %%
 N = 320 * 320
