@@ -197,8 +197,8 @@ for (name, strength), floor in floors.items():
     print(f"{name:>8}, noise {strength}: mean distance over the last 500 steps {floor:.2e}")
 print(
     f"Without noise RMSprop keeps stepping around the minimum, {floors['rmsprop', 0.0]:.3f} away, and Adam comes "
-    f"closer and closer; with noise a constant learning rate leaves both away from it ({floors['rmsprop', 0.01]:.3f} and "
-    f"{floors['adam', 0.01]:.3f}), which is what schedules are for."
+    f"closer and closer; with noise a constant learning rate leaves both away from it ("
+    f"{floors['rmsprop', 0.01]:.3f} and {floors['adam', 0.01]:.3f}), which is what schedules are for."
 )
 
 # %%

@@ -143,7 +143,8 @@ best = max(scores, key=lambda name: scores[name].ssim)
 print(
     f"On heads it has never seen, {best} has the highest mean SSIM, "
     f"{scores[best].ssim - scores['zero-filled'].ssim:.3f} above zero-filled; of {len(test_numbers)} heads the U-Net "
-    f"is above total variation on {wins}. The U-Net saw one coil-combined image of each slice, total variation all coils."
+    f"is above total variation on {wins}. The U-Net saw one coil-combined image of each slice, total variation "
+    "all coils."
 )
 
 # %%
