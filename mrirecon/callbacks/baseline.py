@@ -21,20 +21,18 @@ class ZeroFilledLine(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._first_step = trainer.global_step
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        module: Any = pl_module  # the ReconModule, which stands on this floor, too
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if not trainer.sanity_checking and self._scores is None:
-            module.baseline = VolumeScores().to(pl_module.device)
+            pl_module.baseline = VolumeScores().to(pl_module.device)
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        module: Any = pl_module  # the ReconModule, which stands on this floor, too
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking:
             return
         if self._scores is None:
-            assert module.baseline is not None
-            results = module.baseline.compute()  # every rank has its part in it
+            assert pl_module.baseline is not None
+            results = pl_module.baseline.compute()  # every rank has its part in it
             self._scores = {name: results[name] for name in SCORES if results[name] is not None}
-            module.baseline = None
+            pl_module.baseline = None
             self._draw(trainer, self._first_step)
         self._draw(trainer, trainer.global_step)
 
