@@ -166,8 +166,8 @@ for norm, finals in results.items():
 widest = max(usable, key=usable.__getitem__)
 fewest = min(count for norm, count in usable.items() if norm != "none")
 print(
-    f"Of {len(learning_rates)} step sizes {usable['none']} can be used without a norm, and with one {fewest} to "
-    f"{usable[widest]} ({widest})."
+    f"Of {len(learning_rates)} step sizes {usable['none']} can be used without a norm, and at least {fewest} with any "
+    f"norm; {widest} norm has {usable[widest]}."
 )
 
 # %%

@@ -142,7 +142,7 @@ for (name, mask), column in zip(masks.items(), axes.T, strict=True):
     row = psf[SIZE // 2].abs() / psf[SIZE // 2].abs().max()
     psf_errors[name] = float((circular(image, psf * (psf.abs() > 1e-14)) - zero_filled).abs().max() / image.abs().max())
     sidelobes[name] = float(row[(torch.arange(SIZE) - SIZE // 2).abs() > SIZE // 8].max())
-    show(column[0], zero_filled.abs(), name, vmax=0.7 * float(image.abs().max() * mask.float().mean() ** 0.5))
+    show(column[0], zero_filled.abs(), name, vmax=0.9 * float(zero_filled.abs().max()))
     column[1].plot(torch.arange(SIZE) - SIZE // 2, row)
     column[1].set(xlabel="columns from the middle", ylim=(0, 1.05), title="point spread function")
     print(

@@ -211,10 +211,11 @@ with torch.no_grad():
 images = {"smoothed prior": prior, "zero-filled measurement": ifft2c(measured), f"D, nu = {learned_nu:.2f}": combined}
 for axis, (title, image) in zip(axes, images.items(), strict=False):
     show(axis, image.abs(), title, vmax=float(truth.abs().max()) * 0.8)
-axes[3].loglog(grid, errors)
+axes[3].semilogx(grid, errors)
 axes[3].axvline(learned_nu, color="0.5", linestyle="--", label="learned")
 axes[3].set(xlabel="nu", ylabel="mean squared error", title="trust in the measurement")
 axes[3].legend()
+figure.tight_layout()
 save(figure, "5_autograd")
 
 # %% [markdown]

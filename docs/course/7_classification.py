@@ -190,6 +190,7 @@ axes[1].set(
 for row, column in [(r, c) for r in range(4) for c in range(4)]:
     dark = confusion[row, column] > confusion.max() / 2
     axes[1].text(column, row, int(confusion[row, column]), ha="center", color="white" if dark else "black")
+figure.tight_layout()
 save(figure, "7_classification")
 
 # %% [markdown]
