@@ -3,6 +3,7 @@
 import pickle
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from mrirecon.errors import ConfigError, InputError
 from mrirecon.export import is_exported
 from mrirecon.export import read as read_exported
 from mrirecon.module import ReconModule
+from mrirecon.option_lists import CONF
 
 # A config, typed or from a checkpoint, may name these and nothing else.
 _ALLOWED = re.compile(
@@ -59,7 +61,7 @@ def check_targets(node: Any, key: str = "") -> None:
 
 
 def _check_target(target: str, key: str) -> None:
-    if _ALLOWED.fullmatch(target):
+    if _ALLOWED.fullmatch(target) or target in _named_in_conf():
         return
     ours = _OURS.fullmatch(target)
     if ours is None:
@@ -74,6 +76,16 @@ def _check_target(target: str, key: str) -> None:
         raise ConfigError(f"{key}._target_={target!r} does not exist: {error}") from error
     if getattr(part, "__module__", None) != ours[1]:  # something the module merely imported
         raise ConfigError(f"{key}._target_={target!r} is refused: {ours[1]} does not define it")
+    raise ConfigError(
+        f"{key}._target_={target!r} is refused: no file in conf/ names it; a part of your own needs a conf/GROUP/X.yaml"
+    )
+
+
+@cache
+def _named_in_conf() -> frozenset[str]:
+    """Every `_target_` of the options that there are: functions that were not meant for configs can do harm."""
+    line = re.compile(r"^\s*_target_:\s*(mrirecon\.\S+)", re.MULTILINE)
+    return frozenset(target for path in CONF.rglob("*.yaml") for target in line.findall(path.read_text()))
 
 
 def data_only(node: Any, key: str) -> Any:

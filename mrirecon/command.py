@@ -1,5 +1,6 @@
 """What all commands share: Hydra with the config of a checkpoint, one clear message for a mistake, exit codes."""
 
+import errno
 import logging
 import os
 import sys
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 # Lightning takes a number, a list or a word here.
 _OF_SEVERAL_TYPES = ("trainer.devices", "trainer.deterministic")
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 Story = Callable[[DictConfig], int | None]
 
 
@@ -88,6 +90,10 @@ def _guarded(action: Callable[[], int | None]) -> None:
         _stop(f"{key} has no value: add {key}=...", ConfigError.exit_code)
     except (OmegaConfBaseException, MisconfigurationException) as error:
         _stop(str(error).splitlines()[0], ConfigError.exit_code)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        _stop(f"{error.filename or 'the output'}: {error.strerror}: make room or choose another folder, and go on", 1)
     except KeyboardInterrupt:
         _stop("stopped by Ctrl-C", 130)
     except SystemExit as error:

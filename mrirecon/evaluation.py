@@ -26,7 +26,6 @@ from mrirecon.provenance import (
     mask_digest,
     model_name,
     nominal_acceleration,
-    patient_of,
 )
 
 log = logging.getLogger(__name__)
@@ -138,16 +137,11 @@ def _scored_volumes(passes: Sequence[Pass]) -> list[tuple[ScanInfo, float]]:
 def _rows(one: Pass, baseline: bool) -> Iterator[dict[str, Any]]:
     results = one.zero_filled if baseline else one.results
     assert results is not None
-    # Once for each volume, under however many masks: a file has to be opened.
-    scans = {info.path: one.datamodule.volumes.scan(info) for info in one.dataset.source.volumes}
-    patients = {path: patient_of(scan) for path, scan in scans.items()}
     for row in results["volumes"]:
-        yield _row(row, one, [name for name in ALL_SCORES if name in results], patients)
+        yield _row(row, one, [name for name in ALL_SCORES if name in results])
 
 
-def _row(
-    row: Mapping[str, Any], one: Pass, scores: Sequence[str], patients: Mapping[Path, str | None]
-) -> dict[str, Any]:
+def _row(row: Mapping[str, Any], one: Pass, scores: Sequence[str]) -> dict[str, Any]:
     info, mask_name = one.dataset.volume(row["volume"])
     folder = one.dataset.source.folder(info)
     mask, _ = one.dataset.volume_mask(info, mask_name)
@@ -155,7 +149,7 @@ def _row(
         "name": info.name,
         **({"folder": folder} if folder else {}),
         "acquisition": info.acquisition,
-        "patient": patients[info.path],
+        "patient": info.patient,
         "mask": mask_name,
         "condition": one.condition,
         "num_slices": row["num_slices"],

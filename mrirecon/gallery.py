@@ -43,6 +43,8 @@ def write_gallery(
     num_slices: of either kind. For the first rank alone, after `run_passes`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("[0-9][0-9]_*.png"):  # of an evaluation before, perhaps of another model
+        old.unlink()
     module.to(trainer.strategy.root_device).eval()  # Lightning leaves it on the CPU
     entries: list[dict[str, Any]] = []
     for one in passes if num_slices else ():

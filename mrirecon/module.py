@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
@@ -134,6 +135,9 @@ class ReconModule(pl.LightningModule):
         return loss
 
     def on_train_epoch_start(self) -> None:
+        # Dropout depends on (seed, epoch, rank) alone, so that a resumed run continues it.
+        key = (self._datamodule().seed, self.current_epoch, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         self._accumulation.clear()
         if self._seen is not None:
             self._seen.clear()

@@ -3,8 +3,9 @@
 import multiprocessing
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,7 @@ class Report(NamedTuple):
     manifest: Manifest
     num_written: int
     num_kept: int  # already there, of the same source
+    num_dropped: int  # were there, and are no longer usable volumes of the source
     without_target: int
     bad: list[str]  # one message per file that cannot be used, with its remedy
 
@@ -83,8 +85,9 @@ class Preparation:
         manifest = self._manifest()
         jobs = [job for job in found if not _is_kept(manifest.volumes.get(job.name), job)]
         self._need_space(jobs)
+        num_dropped = self._drop(manifest, {job.name for job in found})
         self._write(manifest, jobs)
-        return Report(manifest, len(jobs), len(found) - len(jobs), without_target, bad)
+        return Report(manifest, len(jobs), len(found) - len(jobs), num_dropped, without_target, bad)
 
     def _look_up(self) -> tuple[list["_Job"], list[str], int]:
         """What can be prepared, what cannot, and how many volumes have no target."""
@@ -118,16 +121,32 @@ class Preparation:
         return _Job(name, info, path, self.precision, entry.maximum, (entry.size, entry.modified))
 
     def _manifest(self) -> Manifest:
+        source = str(self.root.resolve())
         versions = {"mrirecon": __version__, "torch": torch.__version__, "numpy": np.__version__}
         if not (self.output / FILE_NAME).exists():
-            return Manifest(self.precision, str(self.root), versions, {})
+            return Manifest(self.precision, source, versions, {})
         known = read_manifest(self.output)
+        if known.source != source:
+            raise ConfigError(
+                f"output={self.output}: holds a store made of {known.source}, not of {source}: give another folder"
+            )
         if known.precision != self.precision:
             raise ConfigError(
                 f"output={self.output}: holds a store of {known.precision} precision, not of {self.precision}: give "
                 "another folder"
             )
-        return Manifest(self.precision, str(self.root), versions, known.volumes)
+        return Manifest(self.precision, source, versions, known.volumes)
+
+    def _drop(self, manifest: Manifest, names: Set[str]) -> int:
+        """Removes what is no longer among the usable volumes of the source; how many that were."""
+        gone = [name for name in manifest.volumes if name not in names]
+        for name in gone:
+            del manifest.volumes[name]
+        if gone:
+            write_manifest(self.output, manifest)  # before the files: a manifest names nothing that is not there
+            for name in gone:
+                volume_path(self.output, name).unlink(missing_ok=True)
+        return len(gone)
 
     def _need_space(self, jobs: Sequence["_Job"]) -> None:
         needed = sum(job.info.num_slices * slice_type(job.info, self.precision).itemsize for job in jobs)
@@ -166,6 +185,11 @@ class Preparation:
         try:
             for future in as_completed([pool.submit(prepare_volume, job) for job in jobs]):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"{self.root}: a process that prepared its volumes was killed, for want of memory perhaps. What was "
+                "done is kept: go on in one process with num_workers=0"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -17,7 +17,6 @@ from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.masks import Masking, describe_mask
 from mrirecon.data.prepared import PreparedVolumes
 from mrirecon.data.sources import MaskedSlices, image_size
-from mrirecon.io.hdf5 import attribute, open_untrusted
 from mrirecon.io.scan import ScanInfo
 
 
@@ -110,15 +109,6 @@ def nominal_acceleration(mask_func: Masking | None) -> float | None:
     """The acceleration that a mask is called by; None of a mask that has no such number."""
     accelerations = list(getattr(mask_func, "accelerations", ()))
     return float(accelerations[0]) if len(accelerations) == 1 else None
-
-
-def patient_of(path: Path | None) -> str | None:
-    """The patient that a scan's file names; None where there is no file, or it names none."""
-    if path is None:
-        return None
-    with open_untrusted(path) as h5file:
-        value = attribute(h5file, "patient_id")
-    return None if value is None else str(value)
 
 
 def model_name(class_name: str) -> str:

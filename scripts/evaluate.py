@@ -43,8 +43,9 @@ def main(cfg: DictConfig) -> None:
 
 def _learning_curves(name: str, ckpt: str | None) -> dict[str, Path]:
     """The folder of the run that a checkpoint was kept by, where it still lies there."""
-    in_run = ckpt is not None and Path(ckpt).parent.name == "checkpoints"
-    return {name: Path(str(ckpt)).absolute().parents[1]} if in_run else {}
+    events = Path(ckpt).absolute().parents[1] / "tensorboard" if ckpt else None
+    in_run = events is not None and Path(str(ckpt)).parent.name == "checkpoints" and events.is_dir()
+    return {name: events} if in_run and events else {}
 
 
 if __name__ == "__main__":

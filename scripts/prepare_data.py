@@ -27,6 +27,8 @@ def main(cfg: DictConfig) -> int:
     volumes = report.manifest.volumes.values()
     size = filesize.decimal(sum(volume.size for volume in volumes))
     print(f"{output}: {len(volumes)} volumes, {size}: {report.num_written} written, {report.num_kept} were there")
+    if report.num_dropped:
+        print(f"{report.num_dropped} volumes that were there are removed: they are no longer among the usable ones")
     if report.without_target:
         print(f"{report.without_target} volumes without a target are left out; reconstruct.py reads them as they are")
     if cfg.precision == "half":

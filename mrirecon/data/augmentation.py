@@ -1,6 +1,7 @@
 """Random flips, rotations and shifts of training images, before they are undersampled.
 
-The complex coil images are moved, all coils alike, and the target with them: MRAugment, arXiv:2106.14947.
+The complex coil images are moved, all coils alike, and the target is made of them: MRAugment, arXiv:2106.14947. In
+hybrid space nothing lies beyond the rows of the target, so there zeros move in.
 """
 
 import math
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from mrirecon.data.sample import HybridSlice, Slice
 from mrirecon.errors import ConfigError
+from mrirecon.physics.coils import rss
+from mrirecon.physics.crop import center_crop
 from mrirecon.physics.fft import fft1c, fft2c, ifft1c, ifft2c
 
 IDENTITY = np.eye(2, 3, dtype=np.float32)
@@ -46,22 +49,26 @@ class Augmentation:
 
 
 def moved(batch: Slice) -> Slice:
-    """The batch with its images moved as `batch.movement` says, k-space and target alike."""
-    x, w = batch.target.shape[-1], batch.kspace.shape[-1]
-    y, h = batch.target.shape[-2], batch.kspace.shape[-2]
-    middle = h // 2, w // 2
+    """The batch with its images moved as `batch.movement` says: k-space, and the target that goes with it."""
+    size = (batch.target.shape[-2], batch.target.shape[-1])
+    middle = batch.kspace.shape[-2] // 2, batch.kspace.shape[-1] // 2
     is_hybrid = isinstance(batch, HybridSlice)
-    images = ifft1c(batch.kspace, dim=-1) if is_hybrid else ifft2c(batch.kspace)
-    parts = torch.view_as_real(images).permute(0, 1, 4, 2, 3).flatten(1, 2)
+    still = ifft1c(batch.kspace, dim=-1) if is_hybrid else ifft2c(batch.kspace)
+    parts = torch.view_as_real(still).permute(0, 1, 4, 2, 3).flatten(1, 2)
     parts = move(parts, batch.movement, middle).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2)
     images = torch.view_as_complex(parts.contiguous())
-    # The target is the centre crop, so its own middle is elsewhere where one size is odd and the other even.
-    of_target = middle[0] - (h - y) // 2, middle[1] - (w - x) // 2
+    before, after = (rss(center_crop(one, size)) for one in (still, images))
     return batch._replace(
         kspace=fft1c(images, dim=-1) if is_hybrid else fft2c(images),
-        # Cubic interpolation can overshoot; a magnitude cannot.
-        target=move(batch.target[:, None], batch.movement, of_target)[:, 0].clamp(min=0),
+        # Made again from the coils, as what lies beyond the crop moves in; in the unit that the target has.
+        target=after * _ratio(batch.target, before),
     )
+
+
+def _ratio(target: Tensor, image: Tensor) -> Tensor:
+    """How many times an image the target is, in norm; 0 of a black image.  (b y x), (b y x) -> (b 1 1)"""
+    norm = image.flatten(1).norm(dim=1)
+    return torch.where(norm > 0, target.flatten(1).norm(dim=1) / norm, 0.0)[:, None, None]
 
 
 def move(images: Tensor, movement: Tensor, middle: tuple[int, int]) -> Tensor:

@@ -96,16 +96,11 @@ class ShiftedCentre:
         )
 
     def check(self, info: ScanInfo) -> None:
-        """Raises ConfigError where there are not so many columns, or the scan was undersampled already."""
+        """Raises ConfigError where there are not so many columns."""
         if type(self.num_cols) is not int or not 0 < abs(self.num_cols) < info.kspace_size[1]:
             raise ConfigError(
                 f"conditions.shifts: expected whole numbers of columns, not 0 and fewer than the "
                 f"{info.kspace_size[1]} of {info.path}, got {self.num_cols!r}"
-            )
-        if info.mask is not None:
-            raise ConfigError(
-                f"conditions.shifts={self.num_cols}: {info.path} was undersampled by the scanner; its k-space cannot "
-                "be shifted before its mask. Give conditions.shifts=[]"
             )
 
     def __call__(self, kspace: np.ndarray, info: ScanInfo, slice_num: int, data_range: float) -> np.ndarray:
@@ -121,20 +116,27 @@ def conditions_of(settings: Mapping[str, Any]) -> list[Condition]:
     for key, values in settings.items():
         if key not in _KINDS:
             raise ConfigError(f"conditions.{key}: expected one of {', '.join(_KINDS)}")
-        if not isinstance(values, list | tuple) or len(set(values)) < len(values):
+        numbers = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
+        if not numbers or len(set(values)) < len(values):
             raise ConfigError(f"conditions.{key}={values!r}: expected a list of numbers, each once, such as [1,2]")
     return [_KINDS[key](value) for key, values in settings.items() for value in values]
 
 
 def applicable(conditions: Sequence[Condition], volumes: Sequence[ScanInfo]) -> list[Condition]:
-    """Those that suit some volumes: without a missing coil where a volume has one coil only.
+    """Those that suit some volumes: without a missing coil where a volume has one coil only, and without a shift where
+    one was undersampled by the scanner, since its k-space cannot be shifted before its mask.
 
     Raises ConfigError for a number that cannot be.
     """
-    single = next((info for info in volumes if info.num_coils < 2), None)
-    kept = [c for c in conditions if not (isinstance(c, MissingCoil) and single is not None)]
-    if len(kept) < len(conditions):
-        log.info("conditions.missing_coils: not scored, as %s has one coil only", single and single.path)
+    kept = list(conditions)
+    for kind, key, why, suits in (
+        (MissingCoil, "missing_coils", "has one coil only", lambda info: info.num_coils > 1),
+        (ShiftedCentre, "shifts", "was undersampled by the scanner", lambda info: info.mask is None),
+    ):
+        other = next((info for info in volumes if not suits(info)), None)
+        if other is not None and any(isinstance(c, kind) for c in kept):
+            kept = [c for c in kept if not isinstance(c, kind)]
+            log.info("conditions.%s: not scored, as %s %s", key, other.path, why)
     for condition in kept:
         for info in volumes:
             condition.check(info)

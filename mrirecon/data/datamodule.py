@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, default_collate
 from mrirecon.data.augmentation import Augmentation, moved
 from mrirecon.data.batches import ShapeBatches
 from mrirecon.data.conditions import applicable
-from mrirecon.data.masks import Masking, by_acceleration, volume_mask
+from mrirecon.data.masks import Masking, by_acceleration, is_2d, volume_mask
 from mrirecon.data.prepared import PreparedVolumes
 from mrirecon.data.resident import Resident, ResidentLoader
 from mrirecon.data.sample import HybridSlice, Sample, Slice, undersample
@@ -120,7 +120,7 @@ class ReconDataModule(pl.LightningDataModule):
             if writer is not None and len(roots) > 1:
                 raise ConfigError(f"data.root={root}: expected one folder to make the data of; give data.writer=null")
         self.writer, self._written_for = writer, self.volumes.roots[0]
-        self.resident, self._residents = resident, dict[str, Resident]()
+        self.resident, self._residents = resident, dict[tuple[str, bool], Resident]()
         self.needs_kspace = True  # until a model says otherwise
         self.sets: dict[str, MaskedSlices] = {}
 
@@ -234,7 +234,8 @@ class ReconDataModule(pl.LightningDataModule):
 
     def score_under(self, condition: Condition | None) -> None:
         """Evaluation reads its split under a condition from here on; None reads it as it is."""
-        self._residents.pop(self.split, None)
+        for hybrid in (True, False):
+            self._residents.pop((self.split, hybrid), None)
         self.sets[self.split] = self.scored().under(condition)
 
     def train_dataloader(self) -> DataLoader[Slice] | ResidentLoader:
@@ -279,13 +280,13 @@ class ReconDataModule(pl.LightningDataModule):
 
     def _resident(self, split: str) -> Resident:
         """The slices of a split on the device, brought there once."""
-        if split not in self._residents:
-            dataset = self.sets[split]
-            # A pattern in both directions, and a model of k-space, need the whole readout.
-            hybrid = not self.needs_kspace and all(len(dataset.mask(name, 0, 0)[0]) == 1 for name in dataset.masks)
+        dataset = self.sets[split]
+        # A pattern in both directions, and a model of k-space, need the whole readout.
+        hybrid = not self.needs_kspace and not any(map(is_2d, dataset.masks.values()))
+        if (split, hybrid) not in self._residents:
             progress = partial(self.progress, f"Loading {self._where(split)} to {self._device}")
-            self._residents[split] = Resident(dataset.source, hybrid, self._device, self.num_workers, progress)
-        return self._residents[split]
+            self._residents[split, hybrid] = Resident(dataset.source, hybrid, self._device, self.num_workers, progress)
+        return self._residents[split, hybrid]
 
 
 def _collated(slices: list[Slice], needs_kspace: bool, is_moved: bool) -> Sample:

@@ -15,7 +15,7 @@ from mrirecon.io import fastmri
 from mrirecon.io.atomic import replacing
 from mrirecon.io.scan import MIN_SIZE, ScanInfo
 
-VERSION = 2
+VERSION = 3
 """Raise it when an entry means something else: older indexes are then made again."""
 
 FILE_NAME = "index.json"
@@ -189,6 +189,7 @@ _SOUND: dict[str, Callable[[Any], bool]] = {
     "num_low_frequency": lambda value: value is None or _is_int(value, 0),
     "acquisition": lambda value: isinstance(value, str) and 0 < len(value) <= 200,
     "maximum": lambda value: _is_maximum(value) and (value is None or value >= 0),
+    "patient": lambda value: value is None or (isinstance(value, str) and len(value) <= 200),
     "simulated": lambda value: isinstance(value, bool),
     "notes": lambda value: isinstance(value, list) and all(isinstance(note, str) for note in value),
 }

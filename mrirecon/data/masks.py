@@ -5,6 +5,7 @@ A mask is bool (1, w) where it samples whole columns, and (h, w) where it is a p
 
 from collections.abc import Mapping
 from copy import copy
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -59,12 +60,13 @@ def draw_mask(mask_func: Masking, size: Size, seed: tuple[int, ...]) -> tuple[np
     if not isinstance(mask_func, MaskFunc):
         return mask_func.draw(size, seed)
     num_cols = size[1]
+    mask_func = copy(mask_func)
+    mask_func.rng = np.random.RandomState(seed)  # not the shared one: threads draw at the same time
     try:
         if type(mask_func).sample_mask is not MaskFunc.sample_mask:  # one that chooses its centre in another way
             mask, num_low = mask_func((1, num_cols, 2), seed=seed)
             return mask.numpy().reshape(1, num_cols) > 0, center_mask(num_cols, num_low)
         # What calling it does, without its tensors, which take ten times as long as the drawing.
-        mask_func.rng.seed(seed)
         center_fraction, acceleration = mask_func.choose_acceleration()
         num_low = round(num_cols * center_fraction)
         others = mask_func.calculate_acceleration_mask(num_cols, acceleration, None, num_low)
@@ -112,6 +114,13 @@ def _smaller(box: np.ndarray) -> np.ndarray:
     return smaller
 
 
+def is_2d(mask_func: Masking | None) -> bool:
+    """Whether a mask is a pattern in both directions."""
+    if isinstance(mask_func, FileMask):
+        return len(mask_func.mask) > 1
+    return mask_func is not None and not isinstance(mask_func, MaskFunc)
+
+
 def sampled_of(mask: np.ndarray) -> str:
     """How much a mask samples of what, for people.  `92 of 368 columns`"""
     return f"{mask.sum()} of {mask.size} " + ("columns" if len(mask) == 1 else "points")
@@ -122,7 +131,8 @@ def describe_mask(mask_func: Masking | None) -> str:
     if mask_func is None:
         return "each scan's own"
     if isinstance(mask_func, FileMask):
-        return f"{mask_func.path}: {sampled_of(mask_func.mask)}"
+        digest = sha256(np.packbits(mask_func.mask).tobytes()).hexdigest()[:12]
+        return f"from a file: {sampled_of(mask_func.mask)}, {digest}"  # wherever the file lies
     return f"{type(mask_func).__name__} " + " or ".join(f"{a:g}x, centre {c:g}" for c, a in _budgets(mask_func))
 
 

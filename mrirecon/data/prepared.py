@@ -145,10 +145,12 @@ class PreparedVolumes:
         return [path for root in self.roots for path in self._paths(root)]
 
     def scan(self, info: ScanInfo) -> Path | None:
-        """The scan's own file, where it still is where it was prepared from."""
+        """The scan's own file, where it still is where it was prepared from, unchanged."""
         root = info.path.parent.parent
-        path = Path(self.manifests[root].source) / info.path.relative_to(root).with_suffix("")
-        return path if path.is_file() else None
+        name = info.path.relative_to(root).with_suffix("")
+        path = Path(self.manifests[root].source) / name
+        stamp = (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
+        return path if stamp == self.manifests[root].volumes[name.as_posix()].source else None
 
     def headers(self, paths: Sequence[Path], where: str) -> list[ScanInfo]:
         """The volumes of these files.  Raises InputError for one that is not there as it was written."""

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from mrirecon.data.augmentation import IDENTITY, Augmentation
-from mrirecon.data.masks import Masking, center_mask, contiguous_center, draw_mask, volume_seed
+from mrirecon.data.masks import Masking, center_mask, contiguous_center, draw_mask, is_2d, volume_seed
 from mrirecon.data.sample import Slice
 from mrirecon.errors import InputError
 from mrirecon.io import fastmri
@@ -244,8 +244,10 @@ class MaskedSlices(Dataset[Slice]):
         return volumes[number % len(volumes)], list(self.masks)[number // len(volumes)]
 
     def shape(self, item: int) -> tuple[int, ...]:
-        """What items of one batch share."""
-        return self.source.shape(self.split(item)[1])
+        """What items of one batch share: the shape of the slice, and whether its mask is a pattern."""
+        name, index = self.split(item)
+        info, _, _ = self.source.where(index)
+        return *self.source.shape(index), info.mask is None and is_2d(self.masks[name])
 
     def mask(self, name: str, item: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The mask of a slice of the source, joined with what was acquired, and its centre.

@@ -54,6 +54,7 @@ def describe(h5file: hdf5.UntrustedFile) -> ScanInfo:
         mask=_mask(h5file, kspace_size[1]),
         num_low_frequency=_num_low_frequency(h5file, notes),
         acquisition=_acquisition(h5file, notes),
+        patient=_patient(h5file),
         maximum=_maximum(h5file, target_size is not None, notes),
         simulated=_simulated(h5file, notes),
         notes=tuple(notes),
@@ -143,6 +144,11 @@ def _acquisition(h5file: hdf5.UntrustedFile, notes: list[str]) -> str:
         return value[:200]
     notes.append("no attribute `acquisition`: counted as 'unknown'")
     return "unknown"
+
+
+def _patient(h5file: hdf5.UntrustedFile) -> str | None:
+    value = hdf5.attribute(h5file, "patient_id")
+    return None if value is None else str(value)[:200]
 
 
 def _simulated(h5file: hdf5.UntrustedFile, notes: list[str]) -> bool:

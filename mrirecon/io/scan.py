@@ -27,6 +27,7 @@ class ScanInfo:
     mask: NDArray[np.bool_] | None  # (w,), where the file itself is undersampled
     num_low_frequency: int | None
     acquisition: str
+    patient: str | None  # as the file names it
     maximum: float | None  # of the target volume, as the file states it
     simulated: bool  # from images, as the file states it: scores on it are better than on a scanner's k-space
     notes: tuple[str, ...]

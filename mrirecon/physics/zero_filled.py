@@ -33,7 +33,12 @@ def zero_filled(kspace: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def zero_filled_hybrid(hybrid: Tensor, mask: Tensor, num_cols: int) -> Tensor:
-    """`zero_filled` from what `to_hybrid` gave.  (b coil y w) complex, (b 1 1 w) bool -> (b y x) real"""
+    """`zero_filled` from what `to_hybrid` gave.  (b coil y w) complex, (b 1 1 w) bool -> (b y x) real
+
+    Raises ValueError for a mask that is not one of columns.
+    """
+    if mask.shape[-2] != 1:
+        raise ValueError(f"expected a mask of columns, (b, 1, 1, w), but it has shape {tuple(mask.shape)}")
     if hybrid.device.type == "cpu":
         return _coil_by_coil(hybrid, mask, torch.mul, num_cols)
     return _middle(rss(torch.fft.ifft(hybrid * mask, dim=-1, norm="ortho")), num_cols, dim=-1)

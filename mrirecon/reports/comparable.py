@@ -58,6 +58,16 @@ def _check_volume(volume: Any, place: str) -> None:
             raise InputError(f"{place}.{key} is missing, or of a wrong type: evaluate again")
     if not isinstance(volume.get("mask_sha256"), str):
         raise InputError(f"{place}.mask_sha256, the fingerprint of the mask, is missing: evaluate again")
+    _check_slices(place, volume.get("slices"))
+
+
+def _check_slices(place: str, slices: Any) -> None:
+    if slices is None:
+        return
+    lists = [slices.get(key) for key in ("slice_num", "ssim")] if isinstance(slices, dict) else []
+    numbers = [len(v) for v in lists if isinstance(v, list) and all(isinstance(x, int | float | None) for x in v)]
+    if len(numbers) != 2 or numbers[0] != numbers[1]:
+        raise InputError(f"{place}.slices: expected as many numbers in slice_num as in ssim: evaluate again")
 
 
 def _refuse_constant(name: str) -> NoReturn:
