@@ -160,6 +160,8 @@ def test_a_value_of_a_fitting_type_is_taken(typed: str) -> None:
         "os.system", "builtins.open", "builtins.eval", "torch.hub.load", "torch.load", "subprocess.run",
         "hydra.utils.call", "mrirecon.build.torch.load", "mrirecon.data.sources.np.load", "torch.optim.os",
         "mrirecon.data.datamodule.Path", "mrirecon.models.nothing.Here", "mrirecon.models.unet.nn",
+        # Of this project, but named by no option: a function that is not meant for configs can do harm.
+        "mrirecon.data.written_set._clear_folders", "mrirecon.data.volumes.folders",
         "fastmri.data.subsample.np.load",
     ],
 )  # fmt: skip

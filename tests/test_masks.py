@@ -1,6 +1,7 @@
 """Masks: fastMRI's golden values, budgets that cannot be kept, and the centre."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,15 @@ def test_a_pattern_in_both_directions_keeps_its_budget_and_is_densest_in_the_mid
 def test_a_pattern_that_cannot_be_is_refused(changes: dict[str, list[float]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_budget(mask_func("gaussian2d_4x", **changes), (64, 64))
+
+
+@pytest.mark.parametrize("name", ["random_4x", "magic_fraction_4x"])
+def test_threads_draw_the_masks_of_their_seeds(name: str) -> None:
+    func, seeds = mask_func(name), [(0, number) for number in range(400)]
+    expected = [draw_mask(func, (640, 368), seed)[0] for seed in seeds]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda seed: draw_mask(func, (640, 368), seed)[0], seeds))
+    assert all(map(np.array_equal, found, expected))
 
 
 def test_every_acceleration_of_a_family_is_evaluated_as_alone() -> None:

@@ -213,7 +213,7 @@ def test_a_run_resumed_after_an_epoch_has_the_weights_of_an_uninterrupted_one(
 ) -> None:
     def fit(epochs: int, ckpt: str | None = None) -> ReconModule:
         torch.manual_seed(1)
-        module = ReconModule(small_unet(), L1Loss(), partial(torch.optim.Adam, lr=1e-3), schedule)
+        module = ReconModule(small_unet(drop_prob=0.2), L1Loss(), partial(torch.optim.Adam, lr=1e-3), schedule)
         keep = pl.callbacks.ModelCheckpoint(
             tmp_path / "kept", save_last=True, save_top_k=0, save_on_train_epoch_end=True, enable_version_counter=False
         )

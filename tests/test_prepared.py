@@ -180,6 +180,33 @@ def test_a_store_is_resumed_and_made_again_where_its_source_changed(folder: Path
         prepare(folder, folder)
 
 
+def test_a_store_holds_what_its_source_holds_and_nothing_of_another(
+    folder: Path, tmp_path: Path, volume: Volume
+) -> None:
+    output = tmp_path / "out"
+    prepare(folder, output)
+    (folder / "singlecoil_train" / "t1.h5").unlink()
+    report = prepare(folder, output)
+    assert (report.num_written, report.num_kept, report.num_dropped) == (0, 2, 1)
+    assert set(read_manifest(output).volumes) == {"singlecoil_train/t0.h5", "singlecoil_val/v0.h5"}
+    assert not (output / "singlecoil_train" / "t1.h5.npy").exists()
+    volume(tmp_path / "other" / "singlecoil_train" / "t9.h5")
+    with pytest.raises(ConfigError, match=r"holds a store made of .*set, not of .*other"):
+        prepare(tmp_path / "other", output)
+
+
+def test_a_pattern_and_a_scan_with_its_own_mask_make_batches_of_their_own(tmp_path: Path, volume: Volume) -> None:
+    own = np.arange(36) % 2 == 0
+    for number, mask in enumerate((own, None)):
+        volume(tmp_path / "singlecoil_val" / f"v{number}.h5", 2, mask=mask)
+    for changes in ({}, {"resident": True}):
+        data = datamodule(tmp_path, mask=Gaussian2d([0.1], [4], 0.2), batch_size=4, **changes)
+        data.setup("validate")
+        data.check_model(1, needs_kspace=False)
+        sizes = sorted(data.on_after_batch_transfer(b, 0).mask.shape for b in data.val_dataloader())
+        assert sizes == [(2, 1, 1, 36), (2, 1, 40, 36)]
+
+
 def test_the_file_is_one_that_numpy_maps(folder: Path, tmp_path: Path) -> None:
     prepare(folder, tmp_path / "out")
     mapped = np.load(tmp_path / "out" / "singlecoil_train" / "t0.h5.npy", mmap_mode="r")
