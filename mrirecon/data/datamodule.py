@@ -290,8 +290,11 @@ class ReconDataModule(pl.LightningDataModule):
 
 
 def _collated(slices: list[Slice], needs_kspace: bool, is_moved: bool) -> Sample:
-    batch = default_collate(slices)
-    return undersample(moved(batch) if is_moved else batch, needs_kspace)
+    # One by one: a batch of k-space would be put together in memory that is shared with the main process, for nothing.
+    alone = [type(read)(*(value[None] for value in read)) for read in slices]
+    samples = [undersample(moved(one) if is_moved else one, needs_kspace) for one in alone]
+    fields = zip(*samples, strict=True)
+    return Sample(*(None if parts[0] is None else default_collate([part[0] for part in parts]) for parts in fields))
 
 
 def _train_splits(splits: object) -> tuple[str, ...]:
