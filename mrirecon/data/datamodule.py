@@ -293,8 +293,11 @@ def _collated(slices: list[Slice], needs_kspace: bool, is_moved: bool) -> Sample
     # One by one: a batch of k-space would be put together in memory that is shared with the main process, for nothing.
     alone = [type(read)(*(value[None] for value in read)) for read in slices]
     samples = [undersample(moved(one) if is_moved else one, needs_kspace) for one in alone]
-    fields = zip(*samples, strict=True)
-    return Sample(*(None if parts[0] is None else default_collate([part[0] for part in parts]) for parts in fields))
+    fields: list[Any] = [
+        None if parts[0] is None else default_collate([part[0] for part in parts])
+        for parts in zip(*samples, strict=True)
+    ]
+    return Sample(*fields)
 
 
 def _train_splits(splits: object) -> tuple[str, ...]:
