@@ -135,14 +135,14 @@ class ReconModule(pl.LightningModule):
         return loss
 
     def on_train_epoch_start(self) -> None:
-        # Dropout depends on (seed, epoch, rank) alone, so that a resumed run continues it.
-        key = (self._datamodule().seed, self.current_epoch, self.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         self._accumulation.clear()
         if self._seen is not None:
             self._seen.clear()
 
     def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
+        # Dropout depends on these alone, so that a resumed run continues it.
+        key = (self._datamodule().seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         self._switch_weights(training=True)
 
     def on_validation_start(self) -> None:

@@ -301,15 +301,15 @@ def test_interrupted_writing_is_resumed_and_progress_counts_to_the_end(heads, wr
 
     def interrupt(done, total):
         seen.append((done, total))
-        if done == 9:
+        if done == 7:  # one of six is written; the others that are under way may still end
             raise KeyboardInterrupt
 
     simulated = settings(output=str(tmp_path))
     with pytest.raises(KeyboardInterrupt):
         simulated.write(heads, interrupt)
-    assert seen == [(done, 12) for done in range(10)]
+    assert seen == [(done, 12) for done in range(8)]
     finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*.h5")}
-    assert 3 <= len(finished) < 6
+    assert 1 <= len(finished) < 6
     simulated.write(heads)
     assert contents(tmp_path) == contents(written)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
