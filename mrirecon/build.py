@@ -1,10 +1,6 @@
-"""Puts the parts named in YAML together, and checkpoints with their config: the package's only file that builds."""
+"""Puts the parts named in YAML together: the package's only file that builds."""
 
-import pickle
-import re
 from collections.abc import Mapping
-from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +13,20 @@ from pytorch_lightning import Trainer, seed_everything
 from torch import nn
 
 from mrirecon.callbacks.record import Record, flatten
+from mrirecon.checkpoints import load_weights, read_checkpoint
 from mrirecon.data import masks
 from mrirecon.data.conditions import conditions_of
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.volumes import Progress
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.export import is_exported
-from mrirecon.export import read as read_exported
 from mrirecon.module import ReconModule
-from mrirecon.option_lists import CONF
+from mrirecon.targets import check_targets
 
-# A config, typed or from a checkpoint, may name these and nothing else.
-_ALLOWED = re.compile(
-    r"torch\.optim\.[A-Z]\w+"
-    r"|schedulefree\.(?:SGD|AdamW|RAdam)ScheduleFree|prodigyopt\.Prodigy|pytorch_optimizer\.(?:Lion|SOAP)"
-    r"|fastmri\.data\.subsample\.[A-Z]\w+MaskFunc|fastmri\.data\.subsample\.\w+FractionFunc"
-    r"|pytorch_lightning\.Trainer|pytorch_lightning\.callbacks\.[A-Z]\w+|pytorch_lightning\.loggers\.TensorBoardLogger"
-)
 # Settings of a data set that mean nothing for another one.
 _OF_ONE_SET = ("prepared", "writer", "files", "acquisitions", "num_cols")
 # Of Lightning's: 16-mixed would stop at the overflows that its loss scaler is there to skip.
 _PRECISIONS = ("32-true", "32", "bf16-mixed")
-_OURS = re.compile(r"(mrirecon\.(?:models|data|losses|optimizers|schedules|callbacks)(?:\.[a-z]\w*)*)\.(\w+)")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -46,54 +34,6 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
-
-
-def check_targets(node: Any, key: str = "") -> None:
-    """Raises ConfigError for the first `_target_` that is none of this project's parts, before anything is called."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            _check_target(str(node["_target_"]), key)
-        for name, child in node.items():
-            check_targets(child, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list):
-        for number, child in enumerate(node):
-            check_targets(child, f"{key}[{number}]")
-
-
-def _check_target(target: str, key: str) -> None:
-    if _ALLOWED.fullmatch(target) or target in _named_in_conf():
-        return
-    ours = _OURS.fullmatch(target)
-    if ours is None:
-        raise ConfigError(
-            f"{key}._target_={target!r} is refused: a config may name parts of mrirecon, torch.optim.*, some "
-            "optimizers of schedulefree, prodigyopt and pytorch_optimizer, fastmri.data.subsample.*MaskFunc and "
-            "Lightning's Trainer, callbacks and TensorBoardLogger"
-        )
-    try:
-        part = getattr(import_module(ours[1]), ours[2])
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{key}._target_={target!r} does not exist: {error}") from error
-    if getattr(part, "__module__", None) != ours[1]:  # something the module merely imported
-        raise ConfigError(f"{key}._target_={target!r} is refused: {ours[1]} does not define it")
-    raise ConfigError(
-        f"{key}._target_={target!r} is refused: no file in conf/ names it; a part of your own needs a conf/GROUP/X.yaml"
-    )
-
-
-@cache
-def _named_in_conf() -> frozenset[str]:
-    """Every `_target_` of the options that there are: functions that were not meant for configs can do harm."""
-    line = re.compile(r"^\s*_target_:\s*(mrirecon\.\S+)", re.MULTILINE)
-    return frozenset(target for path in CONF.rglob("*.yaml") for target in line.findall(path.read_text()))
-
-
-def data_only(node: Any, key: str) -> Any:
-    """Refuses what would be evaluated: the config of a checkpoint is resolved, so nothing in it need be."""
-    if "${" in str(node):
-        raise InputError(f"the checkpoint's config has an interpolation in {key}: it was not written by this project")
-    check_targets(node, key)
-    return node
 
 
 def instantiate(key: str, node: Any, **kwargs: Any) -> Any:
@@ -188,43 +128,6 @@ def build_evaluation(cfg: DictConfig, model: nn.Module) -> tuple[Trainer, ReconM
     return build_trainer(cfg), ReconModule(model)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint written by this project, as plain data and tensors: nothing in it is ever executed.
-
-    Of an exported folder, `config` and `state_dict` alone. Raises ConfigError for a missing file, InputError for one
-    that is no readable checkpoint of this project.
-    """
-    path = Path(path)
-    if is_exported(path):
-        return read_exported(path)
-    if not path.is_file():
-        raise ConfigError(f"ckpt={path}: there is no such file; a run keeps its checkpoints in its folder checkpoints/")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        refused = isinstance(error, pickle.UnpicklingError)
-        reason = (
-            "it holds objects, or is no torch file"
-            if refused
-            else str(error).splitlines()[0]
-            if str(error)
-            else "empty"
-        )
-        raise InputError(
-            f"{path}: is not a readable checkpoint of plain tensors ({reason}): train or copy it again"
-        ) from error
-    if (
-        not isinstance(checkpoint, dict)
-        or not isinstance(checkpoint.get("config"), dict)
-        or "state_dict" not in checkpoint
-    ):
-        raise InputError(
-            f"{path}: is not a checkpoint of this project: expected the entries config and state_dict; "
-            "foreign weights can be loaded into mrirecon.models.unet.Unet with load_state_dict"
-        )
-    return checkpoint
-
-
 # What a continued run may change, and the schedules whose shape does not depend on the length of the run.
 _MUST_STAY = (
     "seed", "target_clamp", "data.", "mask.", "augmentation.", "model.", "loss.", "optimizer.", "scheduler.",
@@ -282,31 +185,3 @@ def load_model(cfg: DictConfig) -> nn.Module:
     if has_weights:
         load_weights(model, cfg.ckpt)
     return model.eval()
-
-
-def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Copies a checkpoint's weights into a model.
-
-    Raises InputError naming the first entry that is missing, unknown, of another shape, or not finite.
-    """
-    weights = {
-        name.removeprefix("model."): value
-        for name, value in read_checkpoint(path)["state_dict"].items()
-        if name.startswith("model.")
-    }
-    expected = model.state_dict()
-    for name in sorted({*expected, *weights}):
-        problem = _mismatch(expected.get(name), weights.get(name))
-        if problem:
-            raise InputError(f"{path}: does not fit the model: {name} {problem}; is model.* set to something else?")
-    model.load_state_dict(weights)
-
-
-def _mismatch(expected: torch.Tensor | None, got: torch.Tensor | None) -> str:
-    if expected is None or got is None:
-        return "is not in the model" if expected is None else "is not in the checkpoint"
-    if expected.shape != got.shape:
-        return f"has shape {tuple(got.shape)}, expected {tuple(expected.shape)}"
-    if got.is_floating_point() and not torch.isfinite(got).all():
-        return "has values that are not finite"
-    return ""

@@ -20,10 +20,12 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from mrirecon.build import check_targets, data_only, plain, read_checkpoint
+from mrirecon.build import plain
+from mrirecon.checkpoints import read_checkpoint
 from mrirecon.errors import ConfigError, DivergedError, InputError
 from mrirecon.export import is_exported, weights_file
 from mrirecon.option_lists import CONF, is_group, nearest, no_option, spell_lists
+from mrirecon.targets import check_targets, data_only
 
 log = logging.getLogger(__name__)
 

@@ -57,7 +57,8 @@ def _how_to_use(config: Tree) -> str:
         "## How to use it\n\nIn a checkout of mrirecon, with this folder as `FOLDER`:\n\n```\n"
         "python scripts/reconstruct.py ckpt=FOLDER input=SCAN_OR_FOLDER output=DIR\n"
         "python scripts/evaluate.py ckpt=FOLDER data.root=DIR data.writer=null\n```\n\n```python\n"
-        "from mrirecon.build import instantiate, load_weights, read_checkpoint\n\n"
+        "from mrirecon.build import instantiate\n"
+        "from mrirecon.checkpoints import load_weights, read_checkpoint\n\n"
         'model = instantiate("model", read_checkpoint("FOLDER")["config"]["model"])\n'
         'load_weights(model, "FOLDER")\nmodel.eval()\n```\n\n'
         "It takes masked k-space, the mask and the zero-filled image. The weights alone are here: they can be "

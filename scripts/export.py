@@ -4,11 +4,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from mrirecon.build import data_only, load_model, read_checkpoint
+from mrirecon.build import load_model
+from mrirecon.checkpoints import read_checkpoint
 from mrirecon.command import command
 from mrirecon.errors import ConfigError
 from mrirecon.export import WEIGHTS, find_scores, is_exported, kept_config, pack, write
 from mrirecon.model_card import model_card
+from mrirecon.targets import data_only
 
 
 @command("export")

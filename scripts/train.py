@@ -13,10 +13,10 @@ from mrirecon.build import (
     build_module,
     build_trainer,
     check_continues,
-    load_weights,
 )
 from mrirecon.callbacks.progress import CountProgress
 from mrirecon.callbacks.record import write_final
+from mrirecon.checkpoints import load_weights
 from mrirecon.command import command
 from mrirecon.errors import ConfigError
 from mrirecon.evaluation import evaluate, write_json

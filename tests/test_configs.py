@@ -11,9 +11,10 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from mrirecon.build import build_datamodule, build_module, build_trainer, check_targets, plain
+from mrirecon.build import build_datamodule, build_module, build_trainer, plain
 from mrirecon.command import CONF, check_types, explain
 from mrirecon.errors import ConfigError
+from mrirecon.targets import check_targets
 
 OPTIONS = [
     (option.parent.name, option.stem)

@@ -21,8 +21,8 @@ from fastmri.data.subsample import RandomMaskFunc
 from test_module import data_of, small_unet, trainer_of
 from torch.multiprocessing.spawn import start_processes
 
-from mrirecon.build import read_checkpoint
 from mrirecon.callbacks.record import Record
+from mrirecon.checkpoints import read_checkpoint
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.masks import describe_mask, named, volume_mask
 from mrirecon.evaluation import Report, baseline_origin, evaluate, origin_of, report, run_passes, write_json

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from test_commands import assert_refused, metrics, run
 
 from mrirecon import export
-from mrirecon.build import instantiate, load_weights, read_checkpoint
+from mrirecon.build import instantiate
+from mrirecon.checkpoints import load_weights, read_checkpoint
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.model_card import model_card
 from mrirecon.models.image_domain import unet

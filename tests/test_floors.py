@@ -11,7 +11,8 @@ FLOORS = {
     "errors": 0, "physics": 1, "metrics": 1, "io": 1,
     "data": 2, "models": 2, "losses": 2, "schedules": 2,
     "optimizers": 2, "pictures": 2, "provenance": 2, "module": 3, "callbacks": 3,
-    "export": 4, "model_card": 4, "gallery": 4, "option_lists": 4, "job_names": 4, "reports": 4,
+    "export": 4, "model_card": 4, "gallery": 4, "option_lists": 4, "targets": 4, "checkpoints": 4,
+    "job_names": 4, "reports": 4,
     "build": 4, "reconstruct": 4, "evaluation": 4, "regularisation": 4, "inspection": 4, "preparation": 4,
     "benchmarks": 5, "command": 5,
 }  # fmt: skip

@@ -14,13 +14,14 @@ from test_module import StopAfter, data_of, small_unet, trainer_of
 from torch import Tensor
 
 from mrirecon import schedules
-from mrirecon.build import check_targets, instantiate
+from mrirecon.build import instantiate
 from mrirecon.command import CONF
 from mrirecon.data.sample import Slice, undersample
 from mrirecon.errors import ConfigError
 from mrirecon.losses import L1Loss
 from mrirecon.module import ReconModule
 from mrirecon.optimizers import HeavyBall, exempt_from_decay
+from mrirecon.targets import check_targets
 
 ALL = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 NUM_STEPS = 7  # RAdam's rectification begins with the sixth
