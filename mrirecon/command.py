@@ -50,14 +50,14 @@ def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable
         def job(cfg: DictConfig) -> None:
             nonlocal started
             started = True
-            _guarded(lambda: _checked(cfg, config_name, story))
+            guarded(lambda: _checked(cfg, config_name, story))
 
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print a mistake its own way and exit with 1
             # Lightning 2.6.6 asks torch's tree utilities in a way that torch 2.15 deprecates.
             warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
-            _guarded(lambda: _bring_checkpoint(from_checkpoint))
-            _guarded(lambda: _spell_lists(config_name))
+            guarded(lambda: _bring_checkpoint(from_checkpoint))
+            guarded(lambda: _spell_lists(config_name))
             sys.argv[1:] = [kept for argument in sys.argv[1:] if (kept := _without_null(argument, config_name))]
             run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
             try:
@@ -82,7 +82,8 @@ def _checked(cfg: DictConfig, config_name: str, story: Story) -> int | None:
     return story(cfg)
 
 
-def _guarded(action: Callable[[], int | None]) -> None:
+def guarded(action: Callable[[], int | None]) -> None:
+    """Does it, and exits with one message and the code of the error where it fails."""
     try:
         code = action()
     except (ConfigError, InputError, DivergedError) as error:
@@ -182,7 +183,7 @@ def check_types(cfg: DictConfig, overrides: list[str], config_name: str) -> None
     """Raises ConfigError for a value of another type than the default it replaces.  `trainer.max_epochs=ten`"""
     parsed = [(text, override) for text, override in zip(overrides, _parse(overrides), strict=True)]
     chosen = [text for text, override in parsed if is_group(override.key_or_group)]
-    base = _compose(config_name, chosen)
+    base = compose(config_name, chosen)
     for _, override in parsed:
         key = override.key_or_group
         if is_group(key) or override.is_add() or override.is_delete() or key in _OF_SEVERAL_TYPES:
@@ -209,7 +210,8 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a list")
 
 
-def _compose(config_name: str, overrides: list[str]) -> DictConfig:
+def compose(config_name: str, overrides: list[str]) -> DictConfig:
+    """The config that a command would have with these overrides."""
     if GlobalHydra.instance().is_initialized():
         return hydra.compose(config_name, overrides)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
@@ -247,9 +249,9 @@ def _option_problem(override: Override) -> str:
 def _names(config_name: str, chosen: list[str]) -> Iterator[str]:
     yield from (path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
     try:
-        cfg = _compose(config_name, chosen)
+        cfg = compose(config_name, chosen)
     except HydraException:
-        cfg = _compose(config_name, [])
+        cfg = compose(config_name, [])
 
     def walk(node: Any, prefix: str) -> Iterator[str]:
         for key in node:

@@ -120,6 +120,11 @@ class ReconModule(pl.LightningModule):
             self._seen.clear()
 
     @property
+    def step_loss(self) -> Tensor:
+        """The loss that the last optimizer step was taken by; of several batches, the mean over their slices."""
+        return self._loss
+
+    @property
     def _accumulates(self) -> bool:
         return self._seen is not None or self.trainer.accumulate_grad_batches > 1
 

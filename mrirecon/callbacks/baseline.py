@@ -16,22 +16,22 @@ class ZeroFilledLine(pl.Callback):
 
     def __init__(self) -> None:
         self._first_step = 0
-        self._scores: dict[str, float] | None = None
+        self.scores: dict[str, float] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._first_step = trainer.global_step
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if not trainer.sanity_checking and self._scores is None:
+        if not trainer.sanity_checking and self.scores is None:
             pl_module.baseline = VolumeScores().to(pl_module.device)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking:
             return
-        if self._scores is None:
+        if self.scores is None:
             assert pl_module.baseline is not None
             results = pl_module.baseline.compute()  # every rank has its part in it
-            self._scores = {name: results[name] for name in SCORES if results[name] is not None}
+            self.scores = {name: results[name] for name in SCORES if results[name] is not None}
             pl_module.baseline = None
             self._draw(trainer, self._first_step)
         self._draw(trainer, trainer.global_step)
@@ -39,5 +39,5 @@ class ZeroFilledLine(pl.Callback):
     def _draw(self, trainer: pl.Trainer, step: int) -> None:
         writer = writer_of(trainer)
         if writer is not None:
-            for name, value in (self._scores or {}).items():
+            for name, value in (self.scores or {}).items():
                 writer.add_scalar(f"zero_filled/{name}", value, step)

@@ -48,7 +48,7 @@ def write_report(
     Raises ConfigError where runs may not be compared, InputError where one, or a gallery, is not sound.
     """
     comparison = compare(runs)
-    page = _template().render(
+    page = template("report.html.jinja").render(
         comparison=comparison,
         summary=summary(comparison),
         scores=[(score, SCORES[score].label) for score in comparison.scores],
@@ -79,16 +79,17 @@ def write_report(
     return path
 
 
-def _template() -> Any:
-    folder = Path(__file__).parent
+def template(name: str, folder: Path | None = None) -> Any:
+    """A page of this folder, or of another that builds upon one of this."""
+    folders = [folder, Path(__file__).parent] if folder else [Path(__file__).parent]
     environment = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(folders),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)
 
 
 def _table(comparison: Comparison, group: Group) -> dict[str, Any]:

@@ -33,6 +33,11 @@ _STYLE: dict[Any, Any] = {
 }  # fmt: skip
 
 
+def dash_of(run: int) -> str:
+    """The kind of line of the n-th run in every figure."""
+    return _DASHES[run % len(_DASHES)]
+
+
 def colour_of(run: int) -> str:
     """The colour of the n-th run in every figure."""
     return _COLOURS[run % len(_COLOURS)]
@@ -57,7 +62,7 @@ def distribution(values: Values, label: str, description: str) -> str:
         ax.set_ylabel(label)
         ax.grid(axis="x", visible=False)
 
-    return _svg(draw, description)
+    return svg_panel(draw, description)
 
 
 def _distribution_of_run(ax: Axes, place: int, column: np.ndarray) -> None:
@@ -88,9 +93,9 @@ def along_slices(curves: Mapping[str, Sequence[Curve]], label: str, description:
             mean = np.mean([np.interp(grid, x, y) for x, y in volumes], axis=0)
             ax.plot(grid, mean, color=colour_of(place), lw=1.8, ls=_DASHES[place % len(_DASHES)], label=_short(name))
         ax.set(xlabel="position in the volume (0 first slice, 1 last)", ylabel=label)
-        _legend(ax)
+        legend(ax)
 
-    return _svg(draw, description)
+    return svg_panel(draw, description)
 
 
 def along_conditions(
@@ -111,9 +116,9 @@ def along_conditions(
             )  # fmt: skip
         _name_places(ax, places, turned=True)
         ax.set_ylabel(label)
-        _legend(ax)
+        legend(ax)
 
-    return _svg(draw, description)
+    return svg_panel(draw, description)
 
 
 def _reach(found: Interval) -> tuple[float, float]:
@@ -131,9 +136,9 @@ def learning_curve(curves: Mapping[str, tuple[int, Curve]], label: str, descript
             style = "-" if len(steps) > 60 else f"{_DASHES[place % len(_DASHES)]}{_MARKERS[place % len(_MARKERS)]}"
             ax.plot(steps, values, style, color=colour_of(place), lw=1.3, ms=2.5, label=_short(name))
         ax.set(xlabel="optimizer step", ylabel=label)
-        _legend(ax)
+        legend(ax)
 
-    return _svg(draw, description)
+    return svg_panel(draw, description)
 
 
 def _name_places(ax: Axes, names: Sequence[str], turned: bool) -> None:
@@ -141,7 +146,8 @@ def _name_places(ax: Axes, names: Sequence[str], turned: bool) -> None:
     ax.set_xticks(range(len(names)), [_short(name) for name in names], **how)
 
 
-def _legend(ax: Axes) -> None:
+def legend(ax: Axes) -> None:
+    """A legend above the panel, where anything has a label."""
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=3, columnspacing=1)
@@ -151,12 +157,12 @@ def _short(name: str, most: int = 18) -> str:
     return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
-def _svg(draw: Callable[[Axes], None], description: str) -> str:
-    """One panel.  description: what stands for it where it cannot be seen"""
+def svg_panel(draw: Callable[[Axes], None], description: str, width: float = 3.7, height: float = 2.7) -> str:
+    """One panel, sizes in inches.  description: what stands for it where it cannot be seen"""
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         # The page's fonts draw the text; matplotlib's own, which it measures with, may lack a letter of a name.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-        figure = Figure(figsize=(3.7, 2.7), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         figure.patch.set_alpha(0)
         FigureCanvasSVG(figure)
         draw(figure.add_subplot(facecolor="none"))

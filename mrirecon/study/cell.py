@@ -1,0 +1,131 @@
+"""One training of a study: what came out of it is written down, also where it diverged."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+
+from mrirecon.build import build_datamodule, build_module, build_trainer, plain
+from mrirecon.callbacks.baseline import ZeroFilledLine
+from mrirecon.callbacks.curves import Curves
+from mrirecon.callbacks.record import flatten, validation_scores, write_final
+from mrirecon.errors import ConfigError, DivergedError, InputError
+from mrirecon.evaluation import write_json
+from mrirecon.metrics.volume import SCORES
+from mrirecon.module import ReconModule
+from mrirecon.provenance import versions
+
+FILE_NAME = "cell.json"
+# A finished training is not run again where only these changed.
+_MAY_CHANGE = ("run_dir", "logger.", "data.num_workers", "data.resident", "callbacks.", "trainer.enable_")
+
+
+def run_cell(cfg: DictConfig) -> bool:
+    """Trains and validates by a config of train.py, and writes cell.json to its folder; False where it is there already.
+
+    A model without weights is validated only. Raises ConfigError where the folder holds a training of other settings.
+    """
+    path = Path(cfg.run_dir) / FILE_NAME
+    config = plain(cfg)
+    if path.exists():
+        _check_same(path, config)
+        return False
+    data, module, trainer = build_datamodule(cfg), build_module(cfg), build_trainer(cfg)
+    curves = next(c for c in trainer.callbacks if isinstance(c, Curves))  # type: ignore[attr-defined]
+    reason = ""
+    try:
+        if any(p.requires_grad for p in module.parameters()):
+            trainer.fit(module, data)
+        else:
+            trainer.validate(module, data, verbose=False)
+    except DivergedError as error:
+        reason = str(error)
+    content = {
+        "status": "diverged" if reason else "finished",
+        "reason": reason,
+        **_measured(trainer, module, curves),
+        "config": config,
+        "versions": versions(),
+        "device": _device(module),
+    }
+    final = curves.validations[-1] if curves.validations and not reason else dict.fromkeys(SCORES)
+    write_final(trainer.logger, final, trainer.global_step)
+    write_json(path, content)
+    return True
+
+
+def _measured(trainer: pl.Trainer, module: ReconModule, curves: Curves) -> dict[str, Any]:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    volumes = []
+    if module.validated is not None:
+        dataset = data.sets["val"]
+        volumes = [
+            {"name": dataset.volume(row["volume"])[0].name, "mask": dataset.volume(row["volume"])[1]}
+            | {"patient": dataset.volume(row["volume"])[0].patient, **{score: row[score] for score in SCORES}}
+            for row in module.validated[1]["volumes"]
+        ]
+    lines = [c for c in trainer.callbacks if isinstance(c, ZeroFilledLine)]  # type: ignore[attr-defined]
+    kept = validation_scores(trainer, module)
+    return {
+        "num_steps": trainer.global_step,
+        "num_slices": curves.num_slices,
+        "num_parameters": sum(p.numel() for p in module.parameters()),
+        "weights_bytes": sum(p.numel() * p.element_size() for p in module.parameters()),
+        "state_bytes": sum(map(_state_bytes, trainer.optimizers)),
+        "peak_bytes": torch.cuda.max_memory_allocated(module.device) if module.device.type == "cuda" else None,
+        "seconds_per_step": curves.seconds_per_step,
+        "losses": [_finite_or_none(loss) for loss in curves.losses],
+        "validations": curves.validations,
+        "volumes": volumes,
+        "zero_filled": lines[0].scores if lines else None,
+        "conventions": kept["conventions"] if kept else None,
+    }
+
+
+def _state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """What an optimizer keeps besides the weights."""
+    kept = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if abs(value) < float("inf") else None
+
+
+def _device(module: ReconModule) -> str:
+    if module.device.type == "cuda":
+        return torch.cuda.get_device_name(module.device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def read_cell(path: Path) -> dict[str, Any] | None:
+    """The content of a cell.json; None where there is none. Raises InputError where it is not sound."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON as study.py writes it ({error}): remove it and run it again") from error
+    if not isinstance(content, dict) or not {"status", "config", "validations", "losses"} <= set(content):
+        raise InputError(f"{path}: is no result of study.py: remove it and run it again")
+    return content
+
+
+def _check_same(path: Path, config: dict[str, Any]) -> None:
+    content = read_cell(path)
+    assert content is not None
+    then, now = flatten(content["config"]), flatten(config)
+    for key in sorted({*then, *now}):
+        if not key.startswith(_MAY_CHANGE) and then.get(key) != now.get(key):
+            raise ConfigError(
+                f"output: {path} was made with {key}={then.get(key)}, now it is {now.get(key)}: "
+                "give another output=DIR, or the settings it was made with"
+            )
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a training's result is there."""
+    return (folder / FILE_NAME).exists()

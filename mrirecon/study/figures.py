@@ -1,0 +1,183 @@
+"""The figures of a study, as SVG: convergence with seed bands, scores over learning rates, norm by optimizer, losses."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+
+from mrirecon.reports.plots import colour_of, dash_of, svg_panel
+from mrirecon.study.results import Family, PartResults, Run, Setting
+
+_MOST_LINES = 7  # in one panel
+_INK = "#010203"  # what `svg_panel` takes for the page's text colour
+
+
+def convergence(results: PartResults) -> list[str]:
+    """Validation SSIM over passes through the training data, each family at its best learning rate.  -> SVGs
+
+    A line is the mean of the seeds, the band reaches from the lowest to the highest.
+    """
+    families, limits = results.ranked, _limits(results)
+    groups = [families[i : i + _MOST_LINES] for i in range(0, len(families), _MOST_LINES)]
+    return [_convergence(results, group, limits) for group in groups]
+
+
+def _convergence(results: PartResults, families: Sequence[Family], limits: tuple[float, float]) -> str:
+    whole = max(run.content["num_slices"] for run in results.runs) or 1
+
+    def draw(ax: Axes) -> None:
+        for place, family in enumerate(families):
+            assert family.best is not None
+            x, low, mean, high = _band(family.best.runs)
+            x = np.array(x) / whole * results.part.budget
+            if len(x) < 2:  # not trained: the same from the first to the last pass
+                x, low, mean, high = (np.resize(a, 2) for a in (np.array([0, results.part.budget]), low, mean, high))
+            ax.fill_between(x, low, high, color=colour_of(place), alpha=0.2, lw=0)
+            lr = "" if family.best.lr is None else f" (lr {family.best.lr:g})"
+            ax.plot(x, mean, color=colour_of(place), ls=dash_of(place), lw=1.5, label=f"{family.label}{lr}")
+        _zero_filled(ax, results)
+        ax.set(xlabel="passes over the training data", ylabel="validation SSIM", ylim=limits)
+        _legend(ax)
+
+    names = ", ".join(family.label for family in families)
+    return svg_panel(draw, f"Validation SSIM over passes: {names}")
+
+
+def _band(runs: Sequence[Run]) -> tuple[Any, Any, Any, Any]:
+    """Slices, and lowest, mean and highest SSIM over the seeds."""
+    curves = [run.curve("ssim") for run in runs]
+    length = min(len(y) for _, y in curves)
+    values = np.array([y[:length] for _, y in curves])
+    return np.array(curves[0][0][:length]), values.min(axis=0), values.mean(axis=0), values.max(axis=0)
+
+
+def _limits(results: PartResults) -> tuple[float, float]:
+    """The same for all panels of a part; what fell far below zero-filled is cut off."""
+    values = [
+        y for family in results.ranked for run in (family.best or family.settings[0]).runs for y in run.curve("ssim")[1]
+    ]
+    floor = results.zero_filled["ssim"] if results.zero_filled else min(values)
+    low = max(min(values), floor - 0.5 * max(max(values) - floor, 0.05))
+    pad = 0.05 * (max(values) - low)
+    return low - pad, max(*values, floor) + pad
+
+
+def over_lr(results: PartResults) -> list[tuple[str, str]]:
+    """Final SSIM over the learning rate: a panel for each value of the first axis where there are two.  -> title, SVG"""
+    if not results.has_lr:
+        return []
+    axes = [key for key in results.families[0].axes if len({f.axes[key] for f in results.families}) > 1]
+    if len(axes) < 2:
+        groups = [results.families[i : i + _MOST_LINES] for i in range(0, len(results.families), _MOST_LINES)]
+        return [("", _over_lr(results, group, [family.label for family in group])) for group in groups]
+    found = []
+    for value in dict.fromkeys(family.axes[axes[0]] for family in results.families):
+        group = [family for family in results.families if family.axes[axes[0]] == value]
+        labels = [", ".join(str(family.axes[key]) for key in axes[1:]) for family in group]
+        found.append((str(value), _over_lr(results, group, labels)))
+    return found
+
+
+def _over_lr(results: PartResults, families: Sequence[Family], labels: Sequence[str]) -> str:
+    scores = [s.score for family in results.families for s in family.settings if s.score is not None]
+    floor = results.zero_filled["ssim"] if results.zero_filled else min(scores, default=0.0)
+    bottom = max(min([*scores, floor]), floor - 0.3) - 0.03
+
+    def draw(ax: Axes) -> None:
+        for place, (family, label) in enumerate(zip(families, labels, strict=True)):
+            x = [setting.lr for setting in family.settings]
+            y = [math.nan if s.score is None else max(s.score, bottom) for s in family.settings]
+            ax.plot(x, y, color=colour_of(place), ls=dash_of(place), marker="o", ms=3, lw=1.3, label=label)
+            for setting in family.settings:
+                _seeds(ax, setting, place, bottom)
+        _zero_filled(ax, results)
+        ax.set(xscale="log", xlabel="learning rate (x: diverged)", ylabel="final validation SSIM")
+        ax.set_ylim(bottom - 0.02, max([*scores, floor]) + 0.02)
+        _legend(ax)
+
+    return svg_panel(draw, f"Final SSIM over the learning rate: {', '.join(labels)}")
+
+
+def _seeds(ax: Axes, setting: Setting, place: int, bottom: float) -> None:
+    assert setting.lr is not None
+    for run in setting.runs:
+        if run.is_sound:
+            ax.plot(
+                setting.lr, max(run.final("ssim") or bottom, bottom), ".", color=colour_of(place), ms=2.5, alpha=0.6
+            )
+        else:
+            ax.plot(setting.lr, bottom - 0.005 * (place % 4), "x", color=colour_of(place), ms=4)
+
+
+def heat_map(results: PartResults) -> str | None:
+    """Best final SSIM of each pair of values where two things were varied besides the learning rate.  -> SVG or None"""
+    axes = [key for key in results.families[0].axes if len({f.axes[key] for f in results.families}) > 1]
+    if len(axes) != 2:
+        return None
+    rows, columns = (list(dict.fromkeys(f.axes[key] for f in results.families)) for key in axes)
+    values = np.full((len(rows), len(columns)), np.nan)
+    for family in results.families:
+        if family.best is not None:
+            values[rows.index(family.axes[axes[0]]), columns.index(family.axes[axes[1]])] = family.best.score
+
+    def draw(ax: Axes) -> None:
+        low = max(np.nanmin(values), results.zero_filled["ssim"] - 0.05 if results.zero_filled else 0.0)
+        shown = ax.imshow(values, cmap="viridis", aspect="auto", vmin=low, vmax=max(np.nanmax(values), low + 1e-3))
+        ax.set_xticks(range(len(columns)), [str(c) for c in columns])
+        ax.set_yticks(range(len(rows)), [str(r) for r in rows])
+        ax.grid(visible=False)
+        for (i, j), value in np.ndenumerate(values):
+            text = "div." if np.isnan(value) else f"{value:.3f}".lstrip("0")
+            bright = not np.isnan(value) and shown.norm(value) > 0.55
+            ax.text(
+                j,
+                i,
+                text,
+                ha="center",
+                va="center",
+                color="#111111" if bright else "#eeeeee" if not np.isnan(value) else _INK,
+            )
+
+    height = 1.2 + 0.3 * len(rows)
+    text = f"Best final SSIM by {axes[0]} and {axes[1]}"
+    return svg_panel(draw, text, width=max(3.7, 1.2 + 0.7 * len(columns)), height=max(2.2, height))
+
+
+def losses(results: PartResults) -> list[tuple[str, str]]:
+    """Training loss over steps at each learning rate, of the first seed.  -> title, SVG"""
+    return [(family.label, _losses(family)) for family in results.families]
+
+
+def _losses(family: Family) -> str:
+    colours = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(family.settings)))
+    start = max((s.runs[0].content["losses"][0] or 0.0 for s in family.settings), default=1.0)
+
+    def draw(ax: Axes) -> None:
+        for setting, colour in zip(family.settings, colours, strict=True):
+            values = [math.nan if loss is None else loss for loss in setting.runs[0].content["losses"]]
+            ax.plot(range(1, len(values) + 1), values, color=colour, lw=1.2, label=f"{setting.lr:g}")
+            if setting.runs[0].content["status"] == "diverged":
+                ax.plot(len(values), min(values[-1], 5 * start), "x", color=colour, ms=5)
+        ax.set(yscale="log", xlabel="optimizer step", ylabel="training loss (colour: learning rate)")
+        least = min(min(v for v in s.runs[0].content["losses"] if v is not None) for s in family.settings)
+        ax.set_ylim(least * 0.8, start * 6)
+        _legend(ax)
+
+    return svg_panel(draw, f"Training loss over steps by learning rate: {family.label}")
+
+
+def _zero_filled(ax: Axes, results: PartResults) -> None:
+    if results.zero_filled:
+        ax.axhline(results.zero_filled["ssim"], color=_INK, lw=0.8, ls=":", label="zero-filled")
+
+
+def _legend(ax: Axes) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        ncols = 2 if max(map(len, labels)) > 12 else 4
+        ax.legend(
+            handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=ncols, columnspacing=1, fontsize=7
+        )

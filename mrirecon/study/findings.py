@@ -1,0 +1,282 @@
+"""What a part of a study found, in words with numbers."""
+
+from collections.abc import Callable, Sequence
+from statistics import fmean, pstdev
+
+import numpy as np
+
+from mrirecon.study.plan import Value
+from mrirecon.study.results import (
+    Family,
+    PartResults,
+    Setting,
+    difference,
+    mean_interval,
+    slices_to_reach,
+)
+
+_RISES = 0.2  # of the steps: a loss that rises in more of them oscillates
+_CRAWLS = 0.5  # of the largest fall of the loss: less is called crawling
+
+
+def findings(results: PartResults) -> list[str]:
+    """The answers to the part's question, then what holds for any part."""
+    answers = FINDERS[results.part.question](results)
+    diverged = [run for run in results.runs if run.content["status"] == "diverged"]
+    if diverged:
+        answers.append(f"{len(diverged)} of {len(results.runs)} trainings diverged; they count as results.")
+    if results.num_missing:
+        answers.append(f"{results.num_missing} trainings are not run yet.")
+    return answers
+
+
+def ranking(results: PartResults) -> list[str]:
+    """Which is best, and which cannot be told from it."""
+    ranked = results.ranked
+    if not ranked:
+        return ["Every training diverged."]
+    first = _best(ranked[0])
+    words = f"Best: {ranked[0].label}{_at_lr(first)}, SSIM {_interval(first)}"
+    if results.zero_filled:
+        words += f" (zero-filled {_ssim(results.zero_filled['ssim'])})"
+    equal, worse = [], []
+    for family in ranked[1:]:
+        gap = difference(first, _best(family))
+        (worse if gap.low is not None and gap.low > 0 else equal).append(family.label)
+    found = [f"{words}."]
+    if equal:
+        found.append(f"Not to be told from it at this budget: {_list(equal)}.")
+    if worse:
+        last = ranked[-1]
+        found.append(
+            f"Behind it by more than seeds and volumes explain: {_list(worse)}; last is {last.label} with "
+            f"{_ssim(_best(last).score)}."
+        )
+    return found
+
+
+def step_size(results: PartResults) -> list[str]:
+    """At which step sizes the loss crawls, falls, oscillates and grows."""
+    return [sentence for family in results.families for sentence in _regimes(family)]
+
+
+def _regimes(family: Family) -> list[str]:
+    losses = {setting: _losses(setting) for setting in family.settings}
+    falls = {setting: _fall(values) for setting, values in losses.items()}
+    largest = max(falls.values(), default=0.0)
+    regimes: dict[str, list[Setting]] = {}
+    for setting, values in losses.items():
+        regimes.setdefault(_regime(setting, values, largest), []).append(setting)
+    parts = []
+    for name in ("crawls", "converges", "oscillates", "diverges"):
+        if name in regimes:
+            parts.append(f"{name} at {_rates(regimes[name])} ({_evidence(name, regimes[name], losses)})")
+    num_steps = max(len(values) for values in losses.values())
+    return [f"{family.label}, {num_steps} steps: the loss {', '.join(parts)}."]
+
+
+def _losses(setting: Setting) -> list[float]:
+    """The losses of the first seed; one that is not finite ends them."""
+    values = setting.runs[0].content["losses"]
+    return values[: values.index(None)] if None in values else values
+
+
+def _fall(losses: Sequence[float]) -> float:
+    """The share by which the loss fell.  1 is all of it, negative: it grew"""
+    return 1 - losses[-1] / losses[0] if losses and losses[0] > 0 else 0.0
+
+
+def _rises(losses: Sequence[float]) -> float:
+    """The share of the steps in which the loss rose."""
+    return float(np.mean(np.diff(losses) > 0)) if len(losses) > 1 else 0.0
+
+
+def _regime(setting: Setting, losses: Sequence[float], largest: float) -> str:
+    if setting.runs[0].content["status"] == "diverged" or _fall(losses) < 0:
+        return "diverges"
+    if _rises(losses) > _RISES:
+        return "oscillates"
+    return "crawls" if _fall(losses) < _CRAWLS * largest else "converges"
+
+
+def _evidence(regime: str, settings: Sequence[Setting], losses: dict[Setting, list[float]]) -> str:
+    if regime == "diverges":
+        ended = [s for s in settings if s.runs[0].content["status"] == "diverged"]
+        if len(ended) == len(settings):
+            return "no longer finite after " + _range([float(len(losses[s])) for s in settings], "{:.0f}") + " steps"
+        return "it ends above where it began"
+    if regime == "oscillates":
+        return "it rises in " + _range([100 * _rises(losses[s]) for s in settings], "{:.0f}") + " % of the steps"
+    return "it falls by " + _range([100 * _fall(losses[s]) for s in settings], "{:.0f}") + " %"
+
+
+def batch(results: PartResults) -> list[str]:
+    """Full batch against minibatch at equal numbers of slices looked at."""
+    ranked = results.ranked
+    if len(ranked) < 2:
+        return ranking(results)
+    words = [
+        f"{family.label}{_at_lr(_best(family))}: SSIM {_ssim(_best(family).score)} after "
+        f"{_best(family).runs[0].content['num_steps']} steps"
+        for family in ranked
+    ]
+    first, last = ranked[0], ranked[-1]
+    found = [f"After {results.part.budget} passes over the same slices: {'; '.join(words)}."]
+    target = _best(last).score
+    assert target is not None
+    slices = slices_to_reach(_best(first).runs[0], target)
+    whole = _best(last).runs[0].content["num_slices"]
+    if slices:
+        found.append(
+            f"{first.label} was at the last one's {_ssim(target)} after {slices:.0f} of {whole} slices: "
+            f"{whole / slices:.0f} times less computation."
+        )
+    return found
+
+
+def momentum(results: PartResults) -> list[str]:
+    """What the momentum's beta does to the best step size and to the speed."""
+    found = []
+    rows = [(_beta(family), family, _best(family)) for family in results.families if family.best is not None]
+    for beta, _, setting in rows:
+        rate = setting.lr
+        effective = f", lr / (1 - beta) = {rate / (1 - beta):.2g}" if rate is not None and beta < 1 else ""
+        found.append(f"beta {beta:g}: best at lr {rate:g}{effective}, SSIM {_ssim(setting.score)}")
+    plain = next((setting for beta, _, setting in rows if beta == 0), None)
+    text = ["; ".join(found) + "."]
+    text += [_sped_up(results, family, plain) for beta, family, _ in rows if beta > 0 and plain is not None]
+    return [sentence for sentence in text if sentence]
+
+
+def _beta(family: Family) -> float:
+    value = next((value for key, value in family.axes.items() if key.endswith("momentum")), None)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _sped_up(results: PartResults, family: Family, plain: Setting) -> str:
+    """At one and the same learning rate, where both were tried: whether beta reached plain's result earlier."""
+    same = next((s for s in family.settings if s.lr == plain.lr), None)
+    low = next((s for s in family.settings if s.score is not None), None)
+    without = next((s for f in results.families if _beta(f) == 0 for s in f.settings if low and s.lr == low.lr), None)
+    parts = []
+    if low and without and without.score is not None:
+        parts.append(
+            f"at the small step {low.lr:g} it is at {_ssim(low.score)} where plain SGD is at {_ssim(without.score)}"
+        )
+    if same is not None:
+        state = "diverges" if same.score is None else f"is at {_ssim(same.score)}"
+        parts.append(f"at plain SGD's best step {plain.lr:g} it {state} against {_ssim(plain.score)}")
+    return f"beta {_beta(family):g}: {'; '.join(parts)}." if parts else ""
+
+
+def normalization(results: PartResults) -> list[str]:
+    """How wide the range of usable step sizes is for each norm."""
+    threshold = results.usable
+    if threshold is None:
+        return ["No training was better than zero-filled, so no step size is usable at this budget."]
+    found = [
+        f"A step size is called usable where SSIM reaches {_ssim(threshold)}, half of the best gain over zero-filled."
+    ]
+    for others, families in _by(results, "norm").items():
+        widths = {norm: family.usable_decades(threshold) for norm, family in families.items()}
+        texts = [
+            f"{norm} {'at least ' if is_open and width else ''}{width:.1f} decades"
+            for norm, (width, is_open) in sorted(widths.items(), key=lambda item: -item[1][0])
+        ]
+        found.append(f"{others or 'Usable'}: {', '.join(texts)}.")
+    return found
+
+
+def _by(results: PartResults, name: str) -> dict[str, dict[str, Family]]:
+    """Families by the values of all axes but one, and of that one."""
+    found: dict[str, dict[str, Family]] = {}
+    for family in results.families:
+        chosen = next((str(value) for key, value in family.axes.items() if key.rpartition(".")[2] == name), "all")
+        rest = {key: value for key, value in family.axes.items() if key.rpartition(".")[2] != name}
+        found.setdefault(Family(rest, ()).label if rest else "", {})[chosen] = family
+    return found
+
+
+def near_optimum(results: PartResults) -> list[str]:
+    """How much optimizers still move at the end of a run at a constant learning rate."""
+    found = []
+    for family in results.ranked:
+        setting = _best(family)
+        tails = [_tail(run.curve("ssim")[1]) for run in setting.runs]
+        noise = [_tail_noise(run.content["losses"]) for run in setting.runs]
+        found.append(
+            f"{family.label}{_at_lr(setting)}: SSIM {_ssim(setting.score)} at the end; in the last quarter its "
+            f"validation SSIM varies by {fmean(pstdev(tail) for tail in tails):.4f} (standard deviation) and the loss "
+            f"by {100 * fmean(noise):.1f} % from step to step."
+        )
+    return [*found, *ranking(results)]
+
+
+def _tail(values: Sequence[float]) -> Sequence[float]:
+    return values[-max(2, len(values) // 4) :]
+
+
+def _tail_noise(losses: Sequence[float | None]) -> float:
+    """The mean change of the loss from one step to the next over its mean, in the last quarter."""
+    tail = _tail([loss for loss in losses if loss is not None])
+    return float(np.mean(np.abs(np.diff(tail))) / np.mean(tail)) if len(tail) > 1 else 0.0
+
+
+def against_baselines(results: PartResults) -> list[str]:
+    """A network against what needs no training."""
+    ranked = results.ranked
+    if len(ranked) < 2:
+        return ranking(results)
+    first = ranked[0]
+    found = []
+    for family in ranked[1:]:
+        gap = difference(_best(first), _best(family))
+        size = f"{gap.mean:+.4f}" + ("" if gap.low is None else f" [{gap.low:+.4f}, {gap.high:+.4f}]")
+        found.append(
+            f"{first.label} {_ssim(_best(first).score)} against {family.label} {_ssim(_best(family).score)}: {size} in SSIM."
+        )
+    return found
+
+
+FINDERS: dict[str, Callable[[PartResults], list[str]]] = {
+    "": ranking,
+    "step_size": step_size,
+    "batch": batch,
+    "momentum": momentum,
+    "normalization": normalization,
+    "near_optimum": near_optimum,
+    "baselines": against_baselines,
+}
+
+
+def _best(family: Family) -> Setting:
+    assert family.best is not None
+    return family.best
+
+
+def _at_lr(setting: Setting) -> str:
+    return "" if setting.lr is None else f" at lr {setting.lr:g}"
+
+
+def _interval(setting: Setting) -> str:
+    found = mean_interval(setting)
+    return f"{found.mean:.4f}" + ("" if found.low is None else f" [{found.low:.4f}, {found.high:.4f}]")
+
+
+def _ssim(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _rates(settings: Sequence[Setting]) -> str:
+    """`lr 0.001 to 0.1`; of rates that are not neighbours, each"""
+    rates: list[Value] = [setting.lr for setting in settings]
+    return f"lr {rates[0]:g}" if len(rates) == 1 else f"lr {rates[0]:g} to {rates[-1]:g}"
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    least, most = form.format(min(values)), form.format(max(values))
+    return least if least == most else f"{least} to {most}"
+
+
+def _list(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

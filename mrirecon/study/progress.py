@@ -1,0 +1,66 @@
+"""How far a study is: kept in its folder, so that any process that runs a part of it can tell."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mrirecon.errors import ConfigError
+from mrirecon.evaluation import write_json
+from mrirecon.study.cell import is_finished, read_cell
+from mrirecon.study.plan import Cell, Study
+
+FILE_NAME = "study.json"
+
+
+def start(study: Study, cells: Sequence[Cell], command: str) -> int:
+    """Writes down what is to be run; the number of cells that were finished before.
+
+    Raises ConfigError where the folder holds a study of other settings: their trainings would be taken for these.
+    """
+    path = study.output / FILE_NAME
+    settings = {part.name: [*part.settings, f"budget={part.budget}"] for part in study.parts}
+    if path.exists():
+        then = json.loads(path.read_text())["settings"]
+        for name in settings.keys() & then.keys():
+            if then[name] != settings[name]:
+                one, other = (sorted({*a} - {*b}) for a, b in ((then[name], settings[name]), (settings[name], then[name])))
+                raise ConfigError(
+                    f"output={study.output}: holds a study with {' '.join(one) or 'fewer settings'} in its part {name}, "
+                    f"this one has {' '.join(other) or 'fewer'}: give another output=DIR"
+                )
+        settings = {**then, **settings}
+    done = sum(is_finished(study.output / cell.folder) for cell in cells)
+    folders = [cell.folder for cell in cells]
+    content = {"command": command, "started": time.time(), "done": done, "settings": settings, "cells": folders}
+    write_json(path, content)
+    return done
+
+
+def line(output: Path, folder: Path) -> str:
+    """What is said after a cell: how many are done, what came out, how long the others will take at this pace."""
+    plan = json.loads((output / FILE_NAME).read_text())
+    done = sum(is_finished(output / cell) for cell in plan["cells"])
+    new = max(1, done - plan["done"])
+    seconds = (time.time() - plan["started"]) / new * (len(plan["cells"]) - done)
+    content = read_cell(folder / "cell.json")
+    assert content is not None
+    left = f", about {duration(seconds)} left" if done < len(plan["cells"]) else ""
+    name = folder.relative_to(output).as_posix()
+    return f"{done}/{len(plan['cells'])}  {name}: {_outcome(content)}{left}"
+
+
+def _outcome(content: dict[str, Any]) -> str:
+    if content["status"] == "diverged":
+        return f"diverged after {content['num_steps']} steps"
+    ssim = content["validations"][-1]["ssim"]
+    return "SSIM undefined" if ssim is None else f"SSIM {ssim:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """In words.  -> "40 s", "3 min", "2 h 10 min" """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,274 @@
+"""What came out of a study's trainings: per setting over its seeds, per family over its learning rates."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mrirecon.errors import InputError
+from mrirecon.reports.statistics import CONFIDENCE
+from mrirecon.study.cell import FILE_NAME, read_cell
+from mrirecon.study.plan import LR, Cell, Part, Value
+
+_USABLE = 0.5  # of the best gain over zero-filled: a learning rate that gives so much can be used
+_REACHED = 0.9  # of it, where no SSIM to be reached was given
+_NUM_RESAMPLES = 9999
+
+
+class Run(NamedTuple):
+    """A training, and what it left in its cell.json."""
+
+    cell: Cell
+    content: dict[str, Any]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it ended with a score: it did not diverge, and its SSIM is defined."""
+        return self.content["status"] == "finished" and self.final("ssim") is not None
+
+    def final(self, score: str) -> float | None:
+        """A score after the last pass."""
+        return self.content["validations"][-1][score] if self.content["validations"] else None
+
+    def curve(self, score: str) -> tuple[list[float], list[float]]:
+        """A score after each validation, over the slices trained on so far."""
+        known = [v for v in self.content["validations"] if v[score] is not None]
+        return [float(v["num_slices"]) for v in known], [float(v[score]) for v in known]
+
+
+class Interval(NamedTuple):
+    """A mean over seeds and volumes with its 95 % interval; no interval of a single volume of a single seed."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """The trainings that differ by their seed alone."""
+
+    axes: Mapping[str, Value]
+    runs: tuple[Run, ...]
+
+    @property
+    def lr(self) -> float | None:
+        """The learning rate, where the study varies it."""
+        value = self.axes.get(LR)
+        return float(value) if isinstance(value, int | float) else None
+
+    @cached_property
+    def score(self) -> float | None:
+        """Mean final SSIM over seeds; None where one of them diverged."""
+        return fmean(run.final("ssim") or 0.0 for run in self.runs) if self.is_sound else None
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every seed ended with a score."""
+        return all(run.is_sound for run in self.runs)
+
+    def mean(self, score: str) -> float | None:
+        """The mean of a final score over seeds; None where one has none."""
+        values = [run.final(score) for run in self.runs]
+        return None if None in values or not self.is_sound else fmean(v for v in values if v is not None)
+
+    def table(self, score: str = "ssim") -> np.ndarray:
+        """Final scores of the volumes that have one in every seed.  -> (seed volume)"""
+        rows = np.array([[_or_nan(v[score]) for v in run.content["volumes"]] for run in self.runs], dtype=float)
+        return rows[:, np.isfinite(rows).all(axis=0)]
+
+    def units(self, score: str = "ssim") -> list[str]:
+        """What a bootstrap draws as one, for each column of `table`: a patient where there are several, else a scan."""
+        volumes = self.runs[0].content["volumes"]
+        rows = [[_or_nan(v[score]) for v in run.content["volumes"]] for run in self.runs]
+        known = np.isfinite(np.array(rows, dtype=float)).all(axis=0)
+        patients = {v["patient"] for v in volumes}
+        key = "patient" if len(patients) > 1 and None not in patients and "" not in patients else "name"
+        return [str(v[key]) for v, is_known in zip(volumes, known, strict=True) if is_known]
+
+    def cost(self, key: str) -> float | None:
+        """The mean over seeds of what a step took: seconds_per_step, state_bytes, weights_bytes, peak_bytes."""
+        values = [run.content[key] for run in self.runs if run.content.get(key) is not None]
+        return fmean(values) if values else None
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """The settings that differ by their learning rate alone, from the smallest on."""
+
+    axes: Mapping[str, Value]
+    settings: tuple[Setting, ...]
+
+    @property
+    def label(self) -> str:
+        """Its values in words."""
+        return ", ".join(_named(key, value) for key, value in self.axes.items()) or "all"
+
+    @property
+    def best(self) -> Setting | None:
+        """The setting of the best mean SSIM, among those of the most seeds; None where all diverged."""
+        sound = [setting for setting in self.settings if setting.score is not None]
+        return max(sound, key=lambda setting: (len(setting.runs), setting.score)) if sound else None
+
+    def usable_decades(self, threshold: float) -> tuple[float, bool]:
+        """How many decades of learning rates reach an SSIM, and whether the range may go on beyond what was tried.
+
+        The curve of the SSIM over the logarithm of the learning rate is taken as straight between its points; one that
+        diverged counts as reaching nothing, so the range ends halfway to it.
+        """
+        points = [(math.log10(s.lr), s.score) for s in self.settings if s.lr is not None]
+        width = sum(_above(one, other, threshold) for one, other in zip(points, points[1:], strict=False))
+        ends = [score is not None and score >= threshold for _, score in (points[:1] + points[-1:])]
+        return width, any(ends)
+
+
+@dataclass(frozen=True, eq=False)
+class PartResults:
+    """Everything that came out of one part.
+
+    reach: the SSIM that steps are counted to. usable: the SSIM from which on a learning rate is called usable.
+    """
+
+    part: Part
+    families: tuple[Family, ...]
+    zero_filled: Mapping[str, float] | None
+    num_missing: int
+    reach: float | None
+
+    @property
+    def ranked(self) -> list[Family]:
+        """Those with a best setting, from the best SSIM on."""
+        known = [family for family in self.families if family.best is not None]
+        return sorted(known, key=lambda family: -_score(family))
+
+    @property
+    def runs(self) -> list[Run]:
+        """All of them."""
+        return [run for family in self.families for setting in family.settings for run in setting.runs]
+
+    @property
+    def has_lr(self) -> bool:
+        """Whether several learning rates were tried."""
+        return any(len(family.settings) > 1 for family in self.families)
+
+    @property
+    def usable(self) -> float | None:
+        """Halfway from the zero-filled image's SSIM to the best; None where nothing was better than zero-filled."""
+        return self.share_of_gain(_USABLE)
+
+    def share_of_gain(self, share: float) -> float | None:
+        """The SSIM so far on the way from zero-filled to the best of this part."""
+        if not self.ranked or not self.zero_filled:
+            return None
+        floor, best = self.zero_filled["ssim"], _score(self.ranked[0])
+        return floor + share * (best - floor) if best > floor else None
+
+
+def read_part(output: Path, part: Part, cells: Sequence[Cell], reach: float | None) -> PartResults:
+    """What the trainings of a part left; those that are not run yet are counted. Raises InputError for a broken file."""
+    found = [(cell, read_cell(output / cell.folder / FILE_NAME)) for cell in cells if cell.part == part.name]
+    runs = [Run(cell, content) for cell, content in found if content is not None]
+    if not runs:
+        raise InputError(f"{output / part.name}: no training of this part is finished; run it")
+    families = tuple(_families(runs))
+    zero_filled = next((run.content["zero_filled"] for run in runs if run.content["zero_filled"]), None)
+    results = PartResults(part, families, zero_filled, len(found) - len(runs), reach)
+    if reach is None:
+        results = PartResults(part, families, zero_filled, len(found) - len(runs), results.share_of_gain(_REACHED))
+    return results
+
+
+def best_settings(results: PartResults) -> list[Mapping[str, Value]]:
+    """The values of the axes of each family's best setting."""
+    return [family.best.axes for family in results.families if family.best is not None]
+
+
+def _families(runs: Sequence[Run]) -> Iterator[Family]:
+    by_family: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Run]]] = {}
+    for run in runs:
+        axes = {key: value for key, value in run.cell.axes.items() if key != LR}
+        settings = by_family.setdefault(tuple(axes.items()), {})
+        settings.setdefault(tuple(run.cell.axes.items()), []).append(run)
+    for axes_of_family, by_setting in by_family.items():
+        settings_of = [Setting(dict(axes), tuple(of_it)) for axes, of_it in by_setting.items()]
+        yield Family(dict(axes_of_family), tuple(sorted(settings_of, key=lambda setting: setting.lr or 0.0)))
+
+
+def _score(family: Family) -> float:
+    assert family.best is not None and family.best.score is not None
+    return family.best.score
+
+
+def _named(key: str, value: Value) -> str:
+    """`adam`, `group`, but `batch_size 4`"""
+    name = key.rpartition(".")[2]
+    return str(value) if isinstance(value, str) or value is None else f"{name} {value:g}"
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _above(one: tuple[float, float | None], other: tuple[float, float | None], threshold: float) -> float:
+    """The length of the stretch between two points of a line that lies above a threshold."""
+    (x0, y0), (x1, y1) = one, other
+    if y0 is None or y1 is None:
+        return (x1 - x0) / 2 * sum(y is not None and y >= threshold for y in (y0, y1))
+    if y0 >= threshold and y1 >= threshold:
+        return x1 - x0
+    if y0 < threshold and y1 < threshold:
+        return 0.0
+    return (x1 - x0) * (max(y0, y1) - threshold) / abs(y1 - y0)
+
+
+def slices_to_reach(run: Run, ssim: float) -> float | None:
+    """How many slices a run was trained on when its validation SSIM first was at least so high; None: it never was."""
+    return next((x for x, y in zip(*run.curve("ssim"), strict=True) if y >= ssim), None)
+
+
+def steps_to_reach(run: Run, ssim: float) -> int | None:
+    """The same in optimizer steps."""
+    reached = (v["step"] for v in run.content["validations"] if v["ssim"] is not None and v["ssim"] >= ssim)
+    return next(reached, None)
+
+
+def mean_interval(setting: Setting, score: str = "ssim") -> Interval:
+    """The mean final score with its interval over seeds and volumes."""
+    return _crossed(setting.table(score), setting.units(score))
+
+
+def difference(setting: Setting, other: Setting, score: str = "ssim") -> Interval:
+    """What a setting's mean is above another's, paired by seed and volume, with its interval.
+
+    Raises InputError where they were not validated on the same volumes.
+    """
+    if setting.units(score) != other.units(score):
+        raise InputError("the trainings of this study were validated on different volumes: run them again")
+    num_seeds = min(len(setting.runs), len(other.runs))
+    return _crossed(setting.table(score)[:num_seeds] - other.table(score)[:num_seeds], setting.units(score))
+
+
+def _crossed(values: np.ndarray, units: Sequence[str]) -> Interval:
+    """The mean of (seed volume) and its percentile interval, with seeds and volumes drawn each for itself.
+
+    The pigeonhole bootstrap for crossed factors: Owen 2007, doi:10.1214/07-AOAS122. Volumes of one unit go together.
+    """
+    mean = float(values.mean()) if values.size else math.nan
+    names = list(dict.fromkeys(units))
+    per_unit = np.array([[row[[u == name for u in units]].sum() for name in names] for row in values])
+    counts = np.array([sum(u == name for u in units) for name in names])
+    if per_unit.size < 2:
+        return Interval(mean, None, None)
+    rng = np.random.default_rng(0)
+    num_seeds, num_units = per_unit.shape
+    seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), _NUM_RESAMPLES)
+    drawn = rng.multinomial(num_units, np.full(num_units, 1 / num_units), _NUM_RESAMPLES)
+    sums = np.einsum("rs,su,ru->r", seeds, per_unit, drawn)
+    means = sums / (num_seeds * (drawn @ counts))
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(mean, float(low), float(high))
