@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mrirecon.errors import InputError
 from mrirecon.metrics import strips
-from mrirecon.metrics.strips import K1, K2, WINDOW
+from mrirecon.metrics.windows import K1, K2, WINDOW, ssim_sums
 
 _PIXELS = WINDOW**2
 
@@ -100,7 +100,7 @@ def ssim(pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
     require_pair(pred, target)
     _require_window(pred, data_range)
     if pred.device.type == "cpu":
-        sums = strips.ssim_sums(pred, target, data_range)
+        sums = ssim_sums(pred, target, data_range)
     else:
         sums = _sum_pixels(ssim_map(pred.double(), target.double(), data_range.double()))
     num_windows = (pred.shape[-2] - WINDOW + 1) * (pred.shape[-1] - WINDOW + 1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mrirecon.metrics.edges import gaussian, symmetric_filter
 from mrirecon.metrics.functional import require_pair, sum_pixels
-from mrirecon.metrics.strips import K1, K2
+from mrirecon.metrics.windows import K1, K2
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """The exponents of Wang et al., from the finest scale to the coarsest."""
