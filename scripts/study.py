@@ -12,7 +12,18 @@ from mrirecon.option_lists import CONF
 from mrirecon.study import progress
 from mrirecon.study.cell import is_finished, run_cell
 from mrirecon.study.page import write_page
-from mrirecon.study.plan import LR_FACTOR, Cell, Grid, Part, Study, grids, more_seeds, optimizers_of, presets, read_study
+from mrirecon.study.plan import (
+    LR_FACTOR,
+    Cell,
+    Grid,
+    Part,
+    Study,
+    grids,
+    more_seeds,
+    optimizers_of,
+    presets,
+    read_study,
+)
 from mrirecon.study.results import best_settings, read_part
 
 

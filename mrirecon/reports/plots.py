@@ -93,7 +93,7 @@ def along_slices(curves: Mapping[str, Sequence[Curve]], label: str, description:
             mean = np.mean([np.interp(grid, x, y) for x, y in volumes], axis=0)
             ax.plot(grid, mean, color=colour_of(place), lw=1.8, ls=_DASHES[place % len(_DASHES)], label=_short(name))
         ax.set(xlabel="position in the volume (0 first slice, 1 last)", ylabel=label)
-        legend(ax)
+        _legend(ax)
 
     return svg_panel(draw, description)
 
@@ -116,7 +116,7 @@ def along_conditions(
             )  # fmt: skip
         _name_places(ax, places, turned=True)
         ax.set_ylabel(label)
-        legend(ax)
+        _legend(ax)
 
     return svg_panel(draw, description)
 
@@ -136,7 +136,7 @@ def learning_curve(curves: Mapping[str, tuple[int, Curve]], label: str, descript
             style = "-" if len(steps) > 60 else f"{_DASHES[place % len(_DASHES)]}{_MARKERS[place % len(_MARKERS)]}"
             ax.plot(steps, values, style, color=colour_of(place), lw=1.3, ms=2.5, label=_short(name))
         ax.set(xlabel="optimizer step", ylabel=label)
-        legend(ax)
+        _legend(ax)
 
     return svg_panel(draw, description)
 
@@ -146,8 +146,7 @@ def _name_places(ax: Axes, names: Sequence[str], turned: bool) -> None:
     ax.set_xticks(range(len(names)), [_short(name) for name in names], **how)
 
 
-def legend(ax: Axes) -> None:
-    """A legend above the panel, where anything has a label."""
+def _legend(ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=3, columnspacing=1)

@@ -24,7 +24,7 @@ _MAY_CHANGE = ("run_dir", "logger.", "data.num_workers", "data.resident", "callb
 
 
 def run_cell(cfg: DictConfig) -> bool:
-    """Trains and validates by a config of train.py, and writes cell.json to its folder; False where it is there already.
+    """Trains and validates by a config of train.py, and writes cell.json to its folder; False where it is there.
 
     A model without weights is validated only. Raises ConfigError where the folder holds a training of other settings.
     """

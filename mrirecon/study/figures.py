@@ -1,4 +1,4 @@
-"""The figures of a study, as SVG: convergence with seed bands, scores over learning rates, norm by optimizer, losses."""
+"""The figures of a study, as SVG: losses, convergence with seed bands, scores over learning rates, pairs."""
 
 import math
 from collections.abc import Sequence
@@ -7,6 +7,8 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import NullFormatter
 
 from mrirecon.reports.plots import colour_of, dash_of, svg_panel
 from mrirecon.study.results import Family, PartResults, Run, Setting
@@ -55,18 +57,17 @@ def _band(runs: Sequence[Run]) -> tuple[Any, Any, Any, Any]:
 
 
 def _limits(results: PartResults) -> tuple[float, float]:
-    """The same for all panels of a part; what fell far below zero-filled is cut off."""
-    values = [
-        y for family in results.ranked for run in (family.best or family.settings[0]).runs for y in run.curve("ssim")[1]
-    ]
-    floor = results.zero_filled["ssim"] if results.zero_filled else min(values)
-    low = max(min(values), floor - 0.5 * max(max(values) - floor, 0.05))
-    pad = 0.05 * (max(values) - low)
-    return low - pad, max(*values, floor) + pad
+    """The same for all panels of a part: every end is in them, what lay far below at the beginning is cut off."""
+    curves = [run.curve("ssim")[1] for family in results.ranked if family.best for run in family.best.runs]
+    floor = [results.zero_filled["ssim"]] if results.zero_filled else []
+    ends = [curve[-1] for curve in curves] + floor
+    high, low = max([*floor, *(max(curve) for curve in curves)]), min(ends)
+    pad = 0.25 * max(high - low, 0.02)
+    return max(low - pad, min([*floor, *(min(curve) for curve in curves)]) - 0.01), high + 0.2 * pad
 
 
 def over_lr(results: PartResults) -> list[tuple[str, str]]:
-    """Final SSIM over the learning rate: a panel for each value of the first axis where there are two.  -> title, SVG"""
+    """Final SSIM over the learning rate; of two axes, a panel for each value of the first.  -> title, SVG"""
     if not results.has_lr:
         return []
     axes = [key for key in results.families[0].axes if len({f.axes[key] for f in results.families}) > 1]
@@ -88,7 +89,7 @@ def _over_lr(results: PartResults, families: Sequence[Family], labels: Sequence[
 
     def draw(ax: Axes) -> None:
         for place, (family, label) in enumerate(zip(families, labels, strict=True)):
-            x = [setting.lr for setting in family.settings]
+            x = [setting.lr or math.nan for setting in family.settings]
             y = [math.nan if s.score is None else max(s.score, bottom) for s in family.settings]
             ax.plot(x, y, color=colour_of(place), ls=dash_of(place), marker="o", ms=3, lw=1.3, label=label)
             for setting in family.settings:
@@ -96,6 +97,7 @@ def _over_lr(results: PartResults, families: Sequence[Family], labels: Sequence[
         _zero_filled(ax, results)
         ax.set(xscale="log", xlabel="learning rate (x: diverged)", ylabel="final validation SSIM")
         ax.set_ylim(bottom - 0.02, max([*scores, floor]) + 0.02)
+        _plain_numbers(ax.xaxis)
         _legend(ax)
 
     return svg_panel(draw, f"Final SSIM over the learning rate: {', '.join(labels)}")
@@ -124,22 +126,16 @@ def heat_map(results: PartResults) -> str | None:
             values[rows.index(family.axes[axes[0]]), columns.index(family.axes[axes[1]])] = family.best.score
 
     def draw(ax: Axes) -> None:
-        low = max(np.nanmin(values), results.zero_filled["ssim"] - 0.05 if results.zero_filled else 0.0)
-        shown = ax.imshow(values, cmap="viridis", aspect="auto", vmin=low, vmax=max(np.nanmax(values), low + 1e-3))
+        low = max(float(np.nanmin(values)), results.zero_filled["ssim"] - 0.05 if results.zero_filled else 0.0)
+        high = max(float(np.nanmax(values)), low + 1e-3)
+        ax.imshow(values, cmap="viridis", aspect="auto", vmin=low, vmax=high)
         ax.set_xticks(range(len(columns)), [str(c) for c in columns])
         ax.set_yticks(range(len(rows)), [str(r) for r in rows])
         ax.grid(visible=False)
         for (i, j), value in np.ndenumerate(values):
             text = "div." if np.isnan(value) else f"{value:.3f}".lstrip("0")
-            bright = not np.isnan(value) and shown.norm(value) > 0.55
-            ax.text(
-                j,
-                i,
-                text,
-                ha="center",
-                va="center",
-                color="#111111" if bright else "#eeeeee" if not np.isnan(value) else _INK,
-            )
+            dark = not np.isnan(value) and (value - low) / (high - low) < 0.55
+            ax.text(j, i, text, ha="center", va="center", color="#eeeeee" if dark else "#111111")
 
     height = 1.2 + 0.3 * len(rows)
     text = f"Best final SSIM by {axes[0]} and {axes[1]}"
@@ -164,6 +160,7 @@ def _losses(family: Family) -> str:
         ax.set(yscale="log", xlabel="optimizer step", ylabel="training loss (colour: learning rate)")
         least = min(min(v for v in s.runs[0].content["losses"] if v is not None) for s in family.settings)
         ax.set_ylim(least * 0.8, start * 6)
+        _plain_numbers(ax.yaxis)
         _legend(ax)
 
     return svg_panel(draw, f"Training loss over steps by learning rate: {family.label}")
@@ -174,10 +171,16 @@ def _zero_filled(ax: Axes, results: PartResults) -> None:
         ax.axhline(results.zero_filled["ssim"], color=_INK, lw=0.8, ls=":", label="zero-filled")
 
 
+def _plain_numbers(axis: Axis) -> None:
+    """Of a logarithmic axis: the page has no mathematical letters."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _legend(ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        ncols = 2 if max(map(len, labels)) > 12 else 4
         ax.legend(
-            handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=ncols, columnspacing=1, fontsize=7
-        )
+            handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), columnspacing=1, fontsize=7,
+            ncols=2 if max(map(len, labels)) > 12 else 4,
+        )  # fmt: skip

@@ -5,12 +5,12 @@ from statistics import fmean, pstdev
 
 import numpy as np
 
-from mrirecon.study.plan import Value
 from mrirecon.study.results import (
     Family,
     PartResults,
     Setting,
     difference,
+    label_of,
     mean_interval,
     slices_to_reach,
 )
@@ -39,7 +39,8 @@ def ranking(results: PartResults) -> list[str]:
     words = f"Best: {ranked[0].label}{_at_lr(first)}, SSIM {_interval(first)}"
     if results.zero_filled:
         words += f" (zero-filled {_ssim(results.zero_filled['ssim'])})"
-    equal, worse = [], []
+    equal: list[str] = []
+    worse: list[str] = []
     for family in ranked[1:]:
         gap = difference(first, _best(family))
         (worse if gap.low is not None and gap.low > 0 else equal).append(family.label)
@@ -70,7 +71,7 @@ def _regimes(family: Family) -> list[str]:
     parts = []
     for name in ("crawls", "converges", "oscillates", "diverges"):
         if name in regimes:
-            parts.append(f"{name} at {_rates(regimes[name])} ({_evidence(name, regimes[name], losses)})")
+            parts.append(f"{name} at {_rates(regimes[name], family)} ({_evidence(name, regimes[name], losses)})")
     num_steps = max(len(values) for values in losses.values())
     return [f"{family.label}, {num_steps} steps: the loss {', '.join(parts)}."]
 
@@ -165,7 +166,7 @@ def _sped_up(results: PartResults, family: Family, plain: Setting) -> str:
         )
     if same is not None:
         state = "diverges" if same.score is None else f"is at {_ssim(same.score)}"
-        parts.append(f"at plain SGD's best step {plain.lr:g} it {state} against {_ssim(plain.score)}")
+        parts.append(f"at {plain.lr:g}, the best step without, it {state} against {_ssim(plain.score)}")
     return f"beta {_beta(family):g}: {'; '.join(parts)}." if parts else ""
 
 
@@ -193,7 +194,7 @@ def _by(results: PartResults, name: str) -> dict[str, dict[str, Family]]:
     for family in results.families:
         chosen = next((str(value) for key, value in family.axes.items() if key.rpartition(".")[2] == name), "all")
         rest = {key: value for key, value in family.axes.items() if key.rpartition(".")[2] != name}
-        found.setdefault(Family(rest, ()).label if rest else "", {})[chosen] = family
+        found.setdefault(label_of(rest), {})[chosen] = family
     return found
 
 
@@ -233,7 +234,8 @@ def against_baselines(results: PartResults) -> list[str]:
         gap = difference(_best(first), _best(family))
         size = f"{gap.mean:+.4f}" + ("" if gap.low is None else f" [{gap.low:+.4f}, {gap.high:+.4f}]")
         found.append(
-            f"{first.label} {_ssim(_best(first).score)} against {family.label} {_ssim(_best(family).score)}: {size} in SSIM."
+            f"{first.label} {_ssim(_best(first).score)} against {family.label} {_ssim(_best(family).score)}: "
+            f"{size} in SSIM."
         )
     return found
 
@@ -267,10 +269,17 @@ def _ssim(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
-def _rates(settings: Sequence[Setting]) -> str:
-    """`lr 0.001 to 0.1`; of rates that are not neighbours, each"""
-    rates: list[Value] = [setting.lr for setting in settings]
-    return f"lr {rates[0]:g}" if len(rates) == 1 else f"lr {rates[0]:g} to {rates[-1]:g}"
+def _rates(settings: Sequence[Setting], family: Family) -> str:
+    """`lr 0.001, 0.1 to 1`: neighbours on the grid are joined"""
+    runs: list[list[Setting]] = []
+    for setting in settings:
+        place = family.settings.index(setting)
+        if runs and family.settings.index(runs[-1][-1]) == place - 1:
+            runs[-1].append(setting)
+        else:
+            runs.append([setting])
+    texts = [f"{run[0].lr:g}" if len(run) == 1 else f"{run[0].lr:g} to {run[-1].lr:g}" for run in runs]
+    return f"lr {', '.join(texts)}"
 
 
 def _range(values: Sequence[float], form: str) -> str:

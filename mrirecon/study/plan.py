@@ -88,7 +88,9 @@ def read_study(typed: Sequence[str]) -> Study:
     else:
         preset = _preset(name)
         _replace_axes(preset, axes)
-    parts = tuple(_part(part, node, preset, [own, node, preset, defaults], settings) for part, node in preset["parts"].items())
+    parts = tuple(
+        _part(part, node, preset, [own, node, preset, defaults], settings) for part, node in preset["parts"].items()
+    )
     output = Path(str(keys["output"] or f"outputs/study/{name}"))
     return Study(str(name), preset["title"], preset.get("about", ""), output, reach, parts, tuple(launch))
 

@@ -23,19 +23,23 @@ def start(study: Study, cells: Sequence[Cell], command: str) -> int:
     settings = {part.name: [*part.settings, f"budget={part.budget}"] for part in study.parts}
     if path.exists():
         then = json.loads(path.read_text())["settings"]
-        for name in settings.keys() & then.keys():
-            if then[name] != settings[name]:
-                one, other = (sorted({*a} - {*b}) for a, b in ((then[name], settings[name]), (settings[name], then[name])))
-                raise ConfigError(
-                    f"output={study.output}: holds a study with {' '.join(one) or 'fewer settings'} in its part {name}, "
-                    f"this one has {' '.join(other) or 'fewer'}: give another output=DIR"
-                )
+        for name in sorted(settings.keys() & then.keys()):
+            _check_same(study.output, name, then[name], settings[name])
         settings = {**then, **settings}
     done = sum(is_finished(study.output / cell.folder) for cell in cells)
     folders = [cell.folder for cell in cells]
     content = {"command": command, "started": time.time(), "done": done, "settings": settings, "cells": folders}
     write_json(path, content)
     return done
+
+
+def _check_same(output: Path, part: str, then: Sequence[str], now: Sequence[str]) -> None:
+    only = [" ".join(sorted({*one} - {*other})) or "fewer settings" for one, other in ((then, now), (now, then))]
+    if [*then] != [*now]:
+        raise ConfigError(
+            f"output={output}: holds a study with {only[0]} in its part {part}, this one has {only[1]}: "
+            "give another output=DIR"
+        )
 
 
 def line(output: Path, folder: Path) -> str:

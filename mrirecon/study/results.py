@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 from mrirecon.errors import InputError
 from mrirecon.reports.statistics import CONFIDENCE
 from mrirecon.study.cell import FILE_NAME, read_cell
-from mrirecon.study.plan import LR, Cell, Part, Value
+from mrirecon.study.plan import LR, Cell, Part, Value, optimizers_of
 
 _USABLE = 0.5  # of the best gain over zero-filled: a learning rate that gives so much can be used
 _REACHED = 0.9  # of it, where no SSIM to be reached was given
@@ -103,11 +104,12 @@ class Family:
 
     axes: Mapping[str, Value]
     settings: tuple[Setting, ...]
+    only: str  # the label where there are no axes to name it by
 
     @property
     def label(self) -> str:
         """Its values in words."""
-        return ", ".join(_named(key, value) for key, value in self.axes.items()) or "all"
+        return label_of(self.axes) or self.only
 
     @property
     def best(self) -> Setting | None:
@@ -122,7 +124,7 @@ class Family:
         diverged counts as reaching nothing, so the range ends halfway to it.
         """
         points = [(math.log10(s.lr), s.score) for s in self.settings if s.lr is not None]
-        width = sum(_above(one, other, threshold) for one, other in zip(points, points[1:], strict=False))
+        width = sum(_above(one, other, threshold) for one, other in pairwise(points))
         ends = [score is not None and score >= threshold for _, score in (points[:1] + points[-1:])]
         return width, any(ends)
 
@@ -170,12 +172,12 @@ class PartResults:
 
 
 def read_part(output: Path, part: Part, cells: Sequence[Cell], reach: float | None) -> PartResults:
-    """What the trainings of a part left; those that are not run yet are counted. Raises InputError for a broken file."""
+    """What the trainings of a part left, and how many are not run yet. Raises InputError for a broken file, or none."""
     found = [(cell, read_cell(output / cell.folder / FILE_NAME)) for cell in cells if cell.part == part.name]
     runs = [Run(cell, content) for cell, content in found if content is not None]
     if not runs:
         raise InputError(f"{output / part.name}: no training of this part is finished; run it")
-    families = tuple(_families(runs))
+    families = tuple(_families(runs, optimizers_of(part)[0]))
     zero_filled = next((run.content["zero_filled"] for run in runs if run.content["zero_filled"]), None)
     results = PartResults(part, families, zero_filled, len(found) - len(runs), reach)
     if reach is None:
@@ -188,7 +190,7 @@ def best_settings(results: PartResults) -> list[Mapping[str, Value]]:
     return [family.best.axes for family in results.families if family.best is not None]
 
 
-def _families(runs: Sequence[Run]) -> Iterator[Family]:
+def _families(runs: Sequence[Run], only: str) -> Iterator[Family]:
     by_family: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Run]]] = {}
     for run in runs:
         axes = {key: value for key, value in run.cell.axes.items() if key != LR}
@@ -196,12 +198,18 @@ def _families(runs: Sequence[Run]) -> Iterator[Family]:
         settings.setdefault(tuple(run.cell.axes.items()), []).append(run)
     for axes_of_family, by_setting in by_family.items():
         settings_of = [Setting(dict(axes), tuple(of_it)) for axes, of_it in by_setting.items()]
-        yield Family(dict(axes_of_family), tuple(sorted(settings_of, key=lambda setting: setting.lr or 0.0)))
+        yield Family(dict(axes_of_family), tuple(sorted(settings_of, key=lambda setting: setting.lr or 0.0)), only)
 
 
 def _score(family: Family) -> float:
-    assert family.best is not None and family.best.score is not None
+    assert family.best is not None
+    assert family.best.score is not None
     return family.best.score
+
+
+def label_of(axes: Mapping[str, Value]) -> str:
+    """Values of axes in words.  {"optimizer": "adam", "model.norm": "group"} -> "adam, group" """
+    return ", ".join(_named(key, value) for key, value in axes.items())
 
 
 def _named(key: str, value: Value) -> str:
