@@ -20,6 +20,7 @@ OPTIONS = [
     (option.parent.name, option.stem)
     for option in sorted(CONF.glob("*/*.yaml"))
     if option.parent.name + option.stem != "maskfile"  # needs a file: built and refused in test_masks.py
+    if option.parent.name != "study"  # no part of a run: read in test_study.py
     # These have nothing to train: refused in test_module.py, scored in test_commands.py and test_regularisation.py.
     if option.stem not in ("zero_filled", "tv", "wavelet", "cg_sense")
 ]

@@ -38,8 +38,8 @@ def _convergence(results: PartResults, families: Sequence[Family], limits: tuple
             if len(x) < 2:  # not trained: the same from the first to the last pass
                 x, low, mean, high = (np.resize(a, 2) for a in (np.array([0, results.part.budget]), low, mean, high))
             ax.fill_between(x, low, high, color=colour_of(place), alpha=0.2, lw=0)
-            lr = "" if family.best.lr is None else f" (lr {family.best.lr:g})"
-            ax.plot(x, mean, color=colour_of(place), ls=dash_of(place), lw=1.5, label=f"{family.label}{lr}")
+            label = f"{family.label} ({family.best.chosen})" if family.best.chosen else family.label
+            ax.plot(x, mean, color=colour_of(place), ls=dash_of(place), lw=1.5, label=label)
         _zero_filled(ax, results)
         ax.set(xlabel="passes over the training data", ylabel="validation SSIM", ylim=limits)
         _legend(ax)
@@ -68,18 +68,23 @@ def _limits(results: PartResults) -> tuple[float, float]:
 
 def over_lr(results: PartResults) -> list[tuple[str, str]]:
     """Final SSIM over the learning rate; of two axes, a panel for each value of the first.  -> title, SVG"""
-    if not results.has_lr:
-        return []
-    axes = [key for key in results.families[0].axes if len({f.axes[key] for f in results.families}) > 1]
+    families = [family for family in results.families if len(family.settings) > 1 and family.settings[0].lr is not None]
+    axes = _varied(families)
     if len(axes) < 2:
-        groups = [results.families[i : i + _MOST_LINES] for i in range(0, len(results.families), _MOST_LINES)]
+        groups = [families[i : i + _MOST_LINES] for i in range(0, len(families), _MOST_LINES)]
         return [("", _over_lr(results, group, [family.label for family in group])) for group in groups]
     found = []
-    for value in dict.fromkeys(family.axes[axes[0]] for family in results.families):
-        group = [family for family in results.families if family.axes[axes[0]] == value]
+    for value in dict.fromkeys(family.axes[axes[0]] for family in families):
+        group = [family for family in families if family.axes[axes[0]] == value]
         labels = [", ".join(str(family.axes[key]) for key in axes[1:]) for family in group]
         found.append((str(value), _over_lr(results, group, labels)))
     return found
+
+
+def _varied(families: Sequence[Family]) -> list[str]:
+    """The axes along which these families differ; none where they have not the same axes."""
+    keys = {tuple(family.axes) for family in families}
+    return [] if len(keys) != 1 else [key for key in keys.pop() if len({f.axes[key] for f in families}) > 1]
 
 
 def _over_lr(results: PartResults, families: Sequence[Family], labels: Sequence[str]) -> str:
@@ -116,7 +121,7 @@ def _seeds(ax: Axes, setting: Setting, place: int, bottom: float) -> None:
 
 def heat_map(results: PartResults) -> str | None:
     """Best final SSIM of each pair of values where two things were varied besides the learning rate.  -> SVG or None"""
-    axes = [key for key in results.families[0].axes if len({f.axes[key] for f in results.families}) > 1]
+    axes = _varied(results.families)
     if len(axes) != 2:
         return None
     rows, columns = (list(dict.fromkeys(f.axes[key] for f in results.families)) for key in axes)

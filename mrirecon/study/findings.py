@@ -161,9 +161,7 @@ def _sped_up(results: PartResults, family: Family, plain: Setting) -> str:
     without = next((s for f in results.families if _beta(f) == 0 for s in f.settings if low and s.lr == low.lr), None)
     parts = []
     if low and without and without.score is not None:
-        parts.append(
-            f"at the small step {low.lr:g} it is at {_ssim(low.score)} where plain SGD is at {_ssim(without.score)}"
-        )
+        parts.append(f"at the small step {low.lr:g} SSIM {_ssim(low.score)} against {_ssim(without.score)} without")
     if same is not None:
         state = "diverges" if same.score is None else f"is at {_ssim(same.score)}"
         parts.append(f"at {plain.lr:g}, the best step without, it {state} against {_ssim(plain.score)}")
@@ -175,9 +173,7 @@ def normalization(results: PartResults) -> list[str]:
     threshold = results.usable
     if threshold is None:
         return ["No training was better than zero-filled, so no step size is usable at this budget."]
-    found = [
-        f"A step size is called usable where SSIM reaches {_ssim(threshold)}, half of the best gain over zero-filled."
-    ]
+    found = [f"Usable is a step size with SSIM of at least {_ssim(threshold)}: half of the best gain over zero-filled."]
     for others, families in _by(results, "norm").items():
         widths = {norm: family.usable_decades(threshold) for norm, family in families.items()}
         texts = [
@@ -234,7 +230,8 @@ def against_baselines(results: PartResults) -> list[str]:
         gap = difference(_best(first), _best(family))
         size = f"{gap.mean:+.4f}" + ("" if gap.low is None else f" [{gap.low:+.4f}, {gap.high:+.4f}]")
         found.append(
-            f"{first.label} {_ssim(_best(first).score)} against {family.label} {_ssim(_best(family).score)}: "
+            f"{first.label}{_at_lr(_best(first))} {_ssim(_best(first).score)} against "
+            f"{family.label}{_at_lr(_best(family))} {_ssim(_best(family).score)}: "
             f"{size} in SSIM."
         )
     return found
@@ -257,7 +254,7 @@ def _best(family: Family) -> Setting:
 
 
 def _at_lr(setting: Setting) -> str:
-    return "" if setting.lr is None else f" at lr {setting.lr:g}"
+    return f" at {setting.chosen}" if setting.chosen else ""
 
 
 def _interval(setting: Setting) -> str:

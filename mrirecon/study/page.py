@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
     place: str
     label: str
-    lr: str
+    chosen: str
     ssim: str
     interval: str
     behind: str
@@ -104,7 +104,7 @@ def _row(results: PartResults, place: int, family: Family) -> Row:
     return Row(
         place=str(place + 1),
         label=family.label,
-        lr="" if setting.lr is None else f"{setting.lr:g}",
+        chosen=setting.chosen,
         ssim=f"{interval.mean:.4f}",
         interval=_range(interval, ".4f"),
         behind="" if setting is first else _signed(difference(setting, first)),

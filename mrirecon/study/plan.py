@@ -9,17 +9,19 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from mrirecon.command import compose
 from mrirecon.errors import ConfigError
 from mrirecon.option_lists import CONF, is_group, nearest, no_option
 
 Value = str | int | float | bool | None
 Axes = dict[str, Sequence[Value]]
 
-LR, LR_FACTOR = "lr", "lr_factor"
+LR, LR_FACTOR, REG_WEIGHT = "lr", "lr_factor", "model.reg_weight"
 _LOG = re.compile(r"log\(\s*([^,()]+),\s*([^,()]+),\s*(\d+)\s*\)")
 _COUNTS = ("seeds", "lr_seeds", "budget")
-_PART_KEYS = {"title", "question", "about", "settings", "axes", *_COUNTS}
+_PART_KEYS = {"title", "question", "about", "settings", "axes", "baselines", *_COUNTS}
 _PRESET_KEYS = {"title", "about", "settings", "parts", *_COUNTS}
 # Of every training: nothing is kept but its curves.
 _QUIET = (
@@ -36,7 +38,8 @@ class Part(NamedTuple):
     question: which of `findings.FINDERS` puts the answer into words. settings: overrides of train.py, the same in every
     cell. axes: what is varied, every combination of it; `lr` stands for optimizer.lr, `lr_factor` for multiples of each
     optimizer's own. seeds: runs of each combination, seed 0, 1, ... lr_seeds: as many of them are run of every learning
-    rate, the others of the best one alone. budget: passes over the training data.
+    rate, the others of the best one alone. budget: passes over the training data. baselines: axes of models
+    that need no training, scored once.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Part(NamedTuple):
     seeds: int
     lr_seeds: int
     budget: int
+    baselines: Axes
 
 
 class Cell(NamedTuple):
@@ -74,8 +78,8 @@ class Study(NamedTuple):
 def read_study(typed: Sequence[str]) -> Study:
     """The study of a command line: `study=PRESET`, or axes as `optimizer=[sgd,adam] lr=log(1e-4,1e1,6)`, or both.
 
-    A list is an axis, any other value a setting of every cell. Beside a preset an axis takes the place of the preset's
-    own. Raises ConfigError naming what cannot be used.
+    A list is an axis, any other value a setting of every cell; so is a list where the key has one anyway. Beside a
+    preset an axis takes the place of the preset's own. Raises ConfigError naming what cannot be used.
     """
     own, axes, settings, launch = _sort(typed)
     defaults = _load(CONF / "study.yaml")
@@ -142,7 +146,15 @@ def _sort(typed: Sequence[str]) -> tuple[dict[str, Any], Axes, list[str], list[s
             axes[key] = value if isinstance(value, list) else [value]
         else:
             settings.append(argument)
+    for key in [key for key in axes if "." in key and _is_list(key, settings)]:
+        settings.append(f"{key}={axes.pop(key)}")
     return own, axes, settings, launch
+
+
+def _is_list(key: str, settings: Sequence[str]) -> bool:
+    """Whether a key of train.py has a list for its value, as `optimizer.betas`."""
+    chosen = [setting for setting in settings if is_group(setting.partition("=")[0])]
+    return isinstance(OmegaConf.select(compose("train", chosen), key), ListConfig)
 
 
 def _value(key: str, text: str) -> Any:
@@ -151,7 +163,7 @@ def _value(key: str, text: str) -> Any:
         return _log_grid(key, text, *found.groups())
     try:
         value = OmegaConf.from_dotlist([f"x={text}"]).x
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"{key}={text}: cannot be read: {str(error).splitlines()[0]}") from error
     return OmegaConf.to_container(value) if isinstance(value, ListConfig | DictConfig) else value
 
@@ -187,7 +199,9 @@ def _part(
     seeds, lr_seeds, budget = (_count(key, next(each[key] for each in counts if key in each)) for key in _COUNTS)
     assert seeds is not None
     assert budget is not None
-    axes = {key: _axis(key, values) for key, values in (node.get("axes") or {}).items()}
+    axes, baselines = (
+        {key: _axis(key, values) for key, values in (node.get(kind) or {}).items()} for kind in ("axes", "baselines")
+    )
     if LR in axes and LR_FACTOR in axes:
         raise ConfigError("lr and lr_factor: the one gives learning rates, the other multiples of them: give one")
     settings = _later_wins([*(preset.get("settings") or []), *(node.get("settings") or []), *typed])
@@ -195,7 +209,7 @@ def _part(
     kept = tuple(setting for setting in settings if setting.partition("=")[0] not in varied)
     question, about = str(node.get("question") or ""), str(node.get("about") or "")
     few = min(seeds, lr_seeds or seeds)
-    return Part(name, str(node.get("title", name)), question, about, kept, axes, seeds, few, budget)
+    return Part(name, str(node.get("title", name)), question, about, kept, axes, seeds, few, budget, baselines)
 
 
 def _count(key: str, value: Any) -> int | None:
@@ -246,6 +260,13 @@ class Grid(NamedTuple):
                 name = "_".join([*map(_text, values), f"seed{seed}"])
                 yield Cell(self.part.name, axes, seed, f"{self.part.name}/{name}")
 
+    @property
+    def settings(self) -> list[str]:
+        """Those of its part; a baseline has another model, without the settings of the part's."""
+        if "model" not in self.axes:
+            return [*self.part.settings]
+        return [setting for setting in self.part.settings if not setting.startswith("model")]
+
     def overrides(self, output: Path) -> list[str]:
         """What Hydra is told, for the cells and their folders."""
         swept = [f"{_key(axis)}={','.join(map(_text, values))}" for axis, values in self.axes.items()]
@@ -253,7 +274,7 @@ class Grid(NamedTuple):
         return [
             *_QUIET,
             f"seed={','.join(map(str, self.seeds))}",
-            *self.part.settings,
+            *self.settings,
             *swept,
             f"trainer.max_epochs={self.part.budget}",
             f"hydra.sweep.dir='{(output / self.part.name).as_posix()}'",
@@ -270,9 +291,9 @@ def grids(part: Part, default_lr: Mapping[str, float]) -> list[Grid]:
 
     default_lr: of each optimizer that the part uses with `lr_factor`.
     """
+    found = [Grid(part, part.baselines, range(1))] if part.baselines else []
     if LR_FACTOR not in part.axes:
-        return [Grid(part, part.axes, range(part.lr_seeds))]
-    found = []
+        return [*found, Grid(part, part.axes, range(part.lr_seeds))]
     for name, lr in default_lr.items():
         rates = [float(f"{lr * float(factor or 0):.{_DIGITS}g}") for factor in part.axes[LR_FACTOR]]
         rest = {key: values for key, values in part.axes.items() if key not in (LR_FACTOR, "optimizer")}
@@ -283,7 +304,8 @@ def grids(part: Part, default_lr: Mapping[str, float]) -> list[Grid]:
 def more_seeds(part: Part, best: Sequence[Mapping[str, Value]]) -> list[Grid]:
     """The multiruns that follow: the remaining seeds of the best settings, given by the values of their axes."""
     seeds = range(part.lr_seeds, part.seeds)
-    return [Grid(part, {key: [value] for key, value in axes.items()}, seeds) for axes in best] if seeds else []
+    trained = [axes for axes in best if "model" not in axes]
+    return [Grid(part, {key: [value] for key, value in axes.items()}, seeds) for axes in trained] if seeds else []
 
 
 def optimizers_of(part: Part) -> list[str]:

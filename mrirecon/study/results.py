@@ -14,7 +14,7 @@ import numpy as np
 from mrirecon.errors import InputError
 from mrirecon.reports.statistics import CONFIDENCE
 from mrirecon.study.cell import FILE_NAME, read_cell
-from mrirecon.study.plan import LR, Cell, Part, Value, optimizers_of
+from mrirecon.study.plan import LR, REG_WEIGHT, Cell, Part, Value, optimizers_of
 
 _USABLE = 0.5  # of the best gain over zero-filled: a learning rate that gives so much can be used
 _REACHED = 0.9  # of it, where no SSIM to be reached was given
@@ -62,6 +62,12 @@ class Setting:
         """The learning rate, where the study varies it."""
         value = self.axes.get(LR)
         return float(value) if isinstance(value, int | float) else None
+
+    @property
+    def chosen(self) -> str:
+        """What was chosen by the score, in words.  "lr 0.01", of a regularised model "lambda 0.01" """
+        weight = self.axes.get(REG_WEIGHT)
+        return f"lambda {weight:g}" if isinstance(weight, float) else "" if self.lr is None else f"lr {self.lr:g}"
 
     @cached_property
     def score(self) -> float | None:
@@ -154,11 +160,6 @@ class PartResults:
         return [run for family in self.families for setting in family.settings for run in setting.runs]
 
     @property
-    def has_lr(self) -> bool:
-        """Whether several learning rates were tried."""
-        return any(len(family.settings) > 1 for family in self.families)
-
-    @property
     def usable(self) -> float | None:
         """Halfway from the zero-filled image's SSIM to the best; None where nothing was better than zero-filled."""
         return self.share_of_gain(_USABLE)
@@ -193,7 +194,7 @@ def best_settings(results: PartResults) -> list[Mapping[str, Value]]:
 def _families(runs: Sequence[Run], only: str) -> Iterator[Family]:
     by_family: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Run]]] = {}
     for run in runs:
-        axes = {key: value for key, value in run.cell.axes.items() if key != LR}
+        axes = {key: value for key, value in run.cell.axes.items() if key not in (LR, REG_WEIGHT)}
         settings = by_family.setdefault(tuple(axes.items()), {})
         settings.setdefault(tuple(run.cell.axes.items()), []).append(run)
     for axes_of_family, by_setting in by_family.items():

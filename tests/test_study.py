@@ -1,0 +1,439 @@
+"""Studies: what is planned, what is run again, what is said about it, and how the page looks."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_commands import run
+from test_configs import compose
+from test_report import CHROMIUM, Page, in_browser
+
+from mrirecon.errors import ConfigError, InputError
+from mrirecon.study import progress
+from mrirecon.study.findings import FINDERS, findings
+from mrirecon.study.plan import Cell, Part, grids, more_seeds, presets, read_study
+from mrirecon.study.results import (
+    PartResults,
+    Run,
+    best_settings,
+    difference,
+    mean_interval,
+    read_part,
+    slices_to_reach,
+    steps_to_reach,
+)
+
+SMALL = [
+    "data=phantom_small", "data.writer.num_train=2", "data.writer.num_val=2", "data.writer.num_test=0",
+    "data.writer.num_slices=2", "data.writer.matrix_sizes=[[32,32]]", "model.chans=4", "model.num_pool_layers=2",
+    "data.batch_size=2",
+]  # fmt: skip
+
+
+def cells_of(*typed: str, default_lr: Mapping[str, float] | None = None) -> list[Cell]:
+    (part,) = read_study(typed).parts
+    return [cell for grid in grids(part, default_lr or {}) for cell in grid.cells()]
+
+
+# --- what is planned ---
+
+
+def test_lists_are_varied_and_the_rest_is_the_same_everywhere() -> None:
+    study = read_study(["optimizer=[sgd,adam]", "lr=log(1e-4,1e-2,3)", "seeds=2", "budget=7", "model.chans=8"])
+    (part,) = study.parts
+    assert part.axes == {"optimizer": ["sgd", "adam"], "lr": [0.0001, 0.001, 0.01]}
+    assert (part.settings, part.seeds, part.lr_seeds, part.budget) == (("model.chans=8",), 2, 2, 7)
+    assert study.output == Path("outputs/study/custom")
+
+
+def test_every_combination_is_a_cell_and_seeds_come_last() -> None:
+    cells = cells_of("optimizer=[sgd,adam]", "model.norm=[none,group]", "lr=[0.1,1]", "seeds=2")
+    assert len(cells) == len({cell.folder for cell in cells}) == 2 * 2 * 2 * 2
+    assert cells[0] == Cell(
+        "study", {"optimizer": "sgd", "model.norm": "none", "lr": 0.1}, 0, "study/sgd_none_0.1_seed0"
+    )
+    assert [cell.seed for cell in cells] == [0] * 8 + [1] * 8
+
+
+def test_a_list_is_no_axis_where_the_key_has_a_list_for_its_value() -> None:
+    (part,) = read_study(["optimizer=adam", "optimizer.betas=[0.5,0.9]", "lr=[0.1,1]"]).parts
+    assert part.axes == {"lr": [0.1, 1]}
+    assert part.settings == ("optimizer=adam", "optimizer.betas=[0.5, 0.9]")
+
+
+def test_learning_rates_can_be_multiples_of_each_optimizers_own() -> None:
+    cells = cells_of("optimizer=[sgd,adam]", "lr_factor=[0.3,3]", "seeds=1", default_lr={"sgd": 0.1, "adam": 0.001})
+    assert [tuple(cell.axes.values()) for cell in cells] == [
+        ("sgd", 0.03), ("sgd", 0.3), ("adam", 0.0003), ("adam", 0.003),
+    ]  # fmt: skip
+
+
+def test_further_seeds_are_run_of_the_best_learning_rate_alone() -> None:
+    (part,) = read_study(["optimizer=[sgd]", "lr=[0.1,1]", "seeds=3", "lr_seeds=1"]).parts
+    assert [cell.seed for grid in grids(part, {}) for cell in grid.cells()] == [0, 0]
+    more = [cell for grid in more_seeds(part, [{"optimizer": "sgd", "lr": 1}]) for cell in grid.cells()]
+    assert [(cell.axes["lr"], cell.seed) for cell in more] == [(1, 1), (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["seeds=2"], "something to vary"),
+        (["optimizer=[sgd,adm]"], "did you mean adam"),
+        (["optimizer=[sgd]", "seeds=0"], "seeds=0: expected a whole number"),
+        (["optimizer=[sgd]", "lr=log(1,0.1,3)"], "0 < first < last"),
+        (["optimizer=[sgd]", "lr=log(a,b,3)"], "expected log\\(FIRST,LAST,HOW MANY\\)"),
+        (["optimizer=[sgd]", "lr=-1"], "positive numbers"),
+        (["optimizer=[sgd]", "lr=1", "lr_factor=1"], "give one"),
+        (["optimizer=[sgd,sgd]"], "each value once"),
+        (["data.root=[a/b,c/d]"], "names or numbers"),
+        (["study=lectur"], "did you mean lecture"),
+        (["study=lecture", "loss=[l1,mse]"], "no part of this preset varies it"),
+        (["optimizer=[sgd]", "reach=2"], "between 0 and 1"),
+        (["optimizer"], "expected key=value"),
+        (["optimizer=[sgd"], "cannot be read"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(typed: Sequence[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_study(typed)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_composes_and_asks_what_can_be_answered(name: str) -> None:
+    study = read_study([f"study={name}"])
+    for part in study.parts:
+        assert part.question in FINDERS
+        for grid in grids(part, dict.fromkeys(map(str, part.axes.get("optimizer", ())), 0.1)):
+            first = next(grid.cells())
+            swept = [f"{key}={value}" for key, value in first.axes.items() if key != "lr"]
+            own = [override for override in grid.overrides(Path("x")) if not override.startswith(("hydra", "seed="))]
+            cfg = compose(*(o for o in own if o.partition("=")[0] not in (*first.axes, "optimizer.lr")), *swept)
+            assert cfg.trainer.max_epochs == part.budget
+
+
+def test_what_is_typed_beside_a_preset_holds_for_all_of_it() -> None:
+    study = read_study(["study=lecture", "seeds=5", "model.chans=2", "model.norm=[none,group]"])
+    assert {part.seeds for part in study.parts} == {5}
+    assert all("model.chans=2" in part.settings and "model.chans=8" not in part.settings for part in study.parts)
+    axes = {part.name: part.axes for part in study.parts}
+    assert axes["normalization"]["model.norm"] == ["none", "group"]
+
+
+# --- what is run ---
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    folder = tmp_path_factory.mktemp("study")
+    typed = ["optimizer=[sgd,adam]", "model.norm=[none]", "lr=[0.01,1e6]", "seeds=2", "budget=2", *SMALL, "output=out"]
+    return folder, run(folder, "study", *typed, "hydra.job_logging.root.level=ERROR")
+
+
+def cell_of(folder: Path, name: str) -> dict[str, Any]:
+    return json.loads((folder / "out" / "study" / name / "cell.json").read_text())
+
+
+def test_a_study_ends_well_though_trainings_diverge(studied: tuple[Path, Any]) -> None:
+    folder, done = studied
+    assert done.returncode == 0, done.stderr
+    assert cell_of(folder, "sgd_none_0.01_seed0")["status"] == "finished"
+    diverged = cell_of(folder, "sgd_none_1000000.0_seed1")
+    assert diverged["status"] == "diverged"
+    assert "ower optimizer.lr" in diverged["reason"]
+    assert "8/8  study/" in done.stdout
+    assert re.search(r"1/8  study/sgd_none_0\.01_seed0: SSIM -?0\.\d+, about \d+", done.stdout)
+    assert "trainings diverged; they count as results" in done.stdout
+    assert (folder / "out/study.html").exists()
+
+
+def test_trainings_of_one_seed_begin_alike(studied: tuple[Path, Any]) -> None:
+    folder, _ = studied
+    first = {
+        name: cell_of(folder, f"{name}_none_0.01_seed{seed}")["losses"][0] for name in ("sgd", "adam") for seed in (0,)
+    }
+    assert first["sgd"] == first["adam"]
+    assert cell_of(folder, "sgd_none_0.01_seed1")["losses"][0] != first["sgd"]
+
+
+def test_a_training_keeps_what_it_went_through(studied: tuple[Path, Any]) -> None:
+    content = cell_of(studied[0], "adam_none_0.01_seed0")
+    assert len(content["losses"]) == content["num_steps"] == 2 * 2
+    assert [v["num_slices"] for v in content["validations"]] == [4, 8]
+    assert [v["step"] for v in content["validations"]] == [2, 4]
+    assert content["zero_filled"]["ssim"] > 0
+    assert np.mean([v["ssim"] for v in content["volumes"]]) == pytest.approx(content["validations"][-1]["ssim"])
+    assert content["state_bytes"] == pytest.approx(2 * content["weights_bytes"], rel=0.05)  # two moments, and counters
+    assert content["seconds_per_step"] > 0
+
+
+def test_finished_trainings_are_not_run_again_and_lost_ones_come_out_the_same(studied: tuple[Path, Any]) -> None:
+    folder, _ = studied
+    files = sorted((folder / "out").glob("study/*/cell.json"))
+    before = {path: path.stat().st_mtime_ns for path in files}
+    lost = folder / "out/study/adam_none_0.01_seed1/cell.json"
+    kept = json.loads(lost.read_text())
+    lost.unlink()
+    typed = ["optimizer=[sgd,adam]", "model.norm=[none]", "lr=[0.01,1e6]", "seeds=2", "budget=2", *SMALL, "output=out"]
+    done = run(folder, "study", *typed)
+    assert done.returncode == 0, done.stderr
+    assert "8 trainings in out, 7 of them finished" in done.stdout
+    assert [path for path in files if path.stat().st_mtime_ns != before[path]] == [lost]
+    assert json.loads(lost.read_text())["losses"] == kept["losses"]
+
+
+def test_a_folder_with_a_study_of_other_settings_is_left_alone(studied: tuple[Path, Any]) -> None:
+    folder, _ = studied
+    path = folder / "out/study/sgd_none_0.01_seed0/cell.json"
+    before = path.read_bytes()
+    done = run(folder, "study", "optimizer=[sgd]", "model.norm=[none]", "lr=[0.01]", "budget=3", *SMALL, "output=out")
+    assert done.returncode == 2
+    assert "holds a study with budget=2" in done.stderr
+    assert "give another output=DIR" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert path.read_bytes() == before
+
+
+def test_models_that_need_no_training_are_scored_beside_the_others(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    part = Part("p", "P", "baselines", "", tuple(SMALL), {"optimizer": ["adam"]}, 1, 1, 1, {"model": ["zero_filled"]})
+    assert [cell.folder for grid in grids(part, {}) for cell in grid.cells()] == ["p/zero_filled_seed0", "p/adam_seed0"]
+    overrides = grids(part, {})[0].overrides(tmp_path)
+    assert not any(override.startswith("model.") for override in overrides)
+
+
+def test_help_lists_the_presets(tmp_path: Path) -> None:
+    done = run(tmp_path, "study", "--help")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in ("lecture", "optimizers", "normalization", "step_size", "seeds: 3"))
+
+
+# --- what is said ---
+
+
+def made_up(
+    axes: Mapping[str, Any],
+    seed: int = 0,
+    losses: Sequence[float | None] = (1.0, 0.5),
+    ssims: Sequence[float] = (0.6, 0.8),
+    volumes: Sequence[float] | None = None,
+    status: str = "finished",
+) -> Run:
+    steps = len(losses) // len(ssims)
+    content = {
+        "status": status, "reason": "because" if status == "diverged" else "", "losses": [*losses],
+        "num_steps": len(losses), "num_slices": 4 * len(losses),
+        "validations": [
+            {"step": steps * (i + 1), "num_slices": 4 * steps * (i + 1), "ssim": s, "psnr": 20 + s, "nmse": 1 - s}
+            for i, s in enumerate(ssims)
+        ],
+        "volumes": [
+            {"name": f"v{i}", "patient": None, "mask": "", "ssim": s, "psnr": 20 + s, "nmse": 1 - s}
+            for i, s in enumerate(volumes or [ssims[-1] - 0.01, ssims[-1] + 0.01])
+        ],
+        "zero_filled": {"ssim": 0.5, "psnr": 20.0, "nmse": 0.5}, "weights_bytes": 100, "state_bytes": 200,
+        "seconds_per_step": 0.1, "peak_bytes": None, "config": {}, "versions": {"torch": "2"}, "device": "CPU",
+        "conventions": {},
+    }  # fmt: skip
+    name = "_".join(map(str, axes.values()))
+    return Run(Cell("part", dict(axes), seed, f"part/{name}_seed{seed}"), content)
+
+
+def results_of(tmp_path: Path, runs: Sequence[Run], question: str = "", reach: float | None = None) -> PartResults:
+    for each in runs:
+        path = tmp_path / each.cell.folder / "cell.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(each.content))
+    part = Part("part", "A part", question, "", (), {}, 1, 1, 2, {})
+    return read_part(tmp_path, part, [each.cell for each in runs], reach)
+
+
+def quadratic(lr: float, num_steps: int = 40) -> list[float]:
+    """Losses of gradient descent on x^2 / 2 + y^2 / 20 from (1, 1): it diverges from lr 2 on."""
+    return [((1 - lr) ** (2 * k) + 0.1 * (1 - 0.1 * lr) ** (2 * k)) / 2 for k in range(num_steps)]
+
+
+def test_step_sizes_are_told_apart_on_a_function_whose_limits_are_known(tmp_path: Path) -> None:
+    rates = [0.001, 0.003, 0.5, 1.0, 2.1, 3.0]
+    runs = [made_up({"lr": lr}, losses=quadratic(lr)) for lr in rates]
+    # A valley with noise of its own: it falls and rises in turns.
+    runs.append(made_up({"lr": 1.9}, losses=[0.6 + 0.3 * (-1) ** k * 0.9**k - 0.005 * k for k in range(40)]))
+    (sentence,) = findings(results_of(tmp_path, runs, "step_size"))
+    assert "crawls at lr 0.001 to 0.003 (it falls by 7 to " in sentence
+    assert "converges at lr 0.5 to 1 (it falls by 100 %)" in sentence
+    assert re.search(r"oscillates at lr 1\.9 \(it rises in \d\d % of the steps\)", sentence)
+    assert "diverges at lr 2.1 to 3 (it ends above where it began)" in sentence
+
+
+def test_the_usable_range_ends_where_a_straight_line_crosses_the_threshold(tmp_path: Path) -> None:
+    scores = {0.001: 0.4, 0.01: 0.8, 0.1: 0.8, 1.0: None}
+    runs = [
+        made_up({"model.norm": "group", "lr": lr}, ssims=[s or 0.1], status="finished" if s else "diverged")
+        for lr, s in scores.items()
+    ]
+    (family,) = results_of(tmp_path, runs).families
+    # half of the decade up from .4 to .8, one whole decade, half of the way to where it diverged
+    assert family.usable_decades(0.6) == (pytest.approx(2.0), False)
+    assert family.usable_decades(0.3)[1]
+    assert family.usable_decades(0.9) == (0.0, False)
+
+
+def test_normalizations_are_ordered_by_the_range_they_allow(tmp_path: Path) -> None:
+    runs = [
+        made_up({"model.norm": norm, "lr": lr}, ssims=[0.9 if lr in good else 0.45])
+        for norm, good in (("none", (0.01,)), ("group", (0.01, 0.1, 1.0)))
+        for lr in (0.001, 0.01, 0.1, 1.0, 10.0)
+    ]
+    first, second = findings(results_of(tmp_path, runs, "normalization"))
+    assert "at least 0.7000" in first
+    assert second == "Usable: group 2.9 decades, none 0.9 decades."
+
+
+def test_the_best_is_named_with_what_cannot_be_told_from_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    level = rng.normal(0, 0.05, 12)
+    runs = []
+    for name, gain, noise in (("adam", 0.05, 0.0), ("nadam", 0.05, 0.02), ("sgd", 0.0, 0.0)):
+        for seed in range(3):
+            values = 0.7 + gain + level + rng.normal(0, noise, 12)
+            runs.append(made_up({"optimizer": name}, seed, ssims=[float(values.mean())], volumes=values.tolist()))
+    ranked = results_of(tmp_path, runs).ranked
+    assert [family.label for family in ranked][-1] == "sgd"
+    text = " ".join(findings(results_of(tmp_path, runs)))
+    assert "Not to be told from it at this budget: " in text
+    assert "Behind it by more than seeds and volumes explain: sgd" in text
+    assert "(zero-filled 0.5000)" in text
+
+
+def test_an_interval_covers_seeds_and_volumes_drawn_each_for_itself(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = 0.7 + rng.normal(0, 0.02, (3, 1)) + rng.normal(0, 0.05, (1, 10))
+    runs = [
+        made_up({"optimizer": "a"}, seed, ssims=[float(row.mean())], volumes=row.tolist())
+        for seed, row in enumerate(values)
+    ]
+    setting = results_of(tmp_path, runs).families[0].settings[0]
+    found = mean_interval(setting)
+    draws = np.random.default_rng(1)
+    means = [values[draws.integers(0, 3, 3)][:, draws.integers(0, 10, 10)].mean() for _ in range(20000)]
+    assert found.mean == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.002)  # both are drawn
+    assert difference(setting, setting) == (0.0, 0.0, 0.0)
+
+
+def test_settings_scored_on_other_volumes_have_no_difference(tmp_path: Path) -> None:
+    runs = [made_up({"optimizer": "a"}, volumes=[0.7, 0.8]), made_up({"optimizer": "b"}, volumes=[0.7, 0.8, 0.9])]
+    one, other = (family.settings[0] for family in results_of(tmp_path, runs).families)
+    with pytest.raises(InputError, match="different volumes"):
+        difference(one, other)
+
+
+def test_steps_are_counted_until_an_ssim_is_reached() -> None:
+    training = made_up({}, losses=[1.0] * 8, ssims=[0.5, 0.6, 0.7, 0.65])
+    assert steps_to_reach(training, 0.65) == 6
+    assert slices_to_reach(training, 0.65) == 24
+    assert steps_to_reach(training, 0.71) is None
+
+
+def test_the_best_of_few_seeds_does_not_stand_before_the_best_of_all(tmp_path: Path) -> None:
+    runs = [
+        made_up({"lr": 0.1}, 0, ssims=[0.81]),
+        made_up({"lr": 1.0}, 0, ssims=[0.82]),
+        made_up({"lr": 1.0}, 1, ssims=[0.7]),
+    ]
+    results = results_of(tmp_path, runs)
+    assert [dict(axes) for axes in best_settings(results)] == [{"lr": 1.0}]
+    assert results.families[0].best is not None
+    assert results.families[0].best.score == pytest.approx(0.76)
+
+
+def test_a_seed_that_diverged_leaves_a_setting_without_a_score(tmp_path: Path) -> None:
+    runs = [made_up({"lr": 0.1}, 0), made_up({"lr": 0.1}, 1, status="diverged")]
+    results = results_of(tmp_path, runs)
+    assert results.families[0].best is None
+    assert findings(results) == ["Every training diverged.", "1 of 2 trainings diverged; they count as results."]
+
+
+def test_minibatches_are_compared_by_the_slices_looked_at(tmp_path: Path) -> None:
+    runs = [
+        made_up({"optimizer": "gd"}, losses=[1.0] * 16, ssims=[0.3, 0.4, 0.5, 0.6]),
+        made_up({"optimizer": "sgd"}, losses=[1.0] * 16, ssims=[0.6, 0.7, 0.75, 0.8]),
+    ]
+    first, second = findings(results_of(tmp_path, runs, "batch"))
+    assert "sgd: SSIM 0.8000 after 16 steps; gd: SSIM 0.6000" in first
+    assert second == "sgd was at the last one's 0.6000 after 16 of 64 slices: 4 times less computation."
+
+
+def test_momentum_is_compared_at_one_step_size_and_at_the_best(tmp_path: Path) -> None:
+    scores = {(0.0, 0.01): 0.55, (0.0, 0.1): 0.8, (0.9, 0.01): 0.82, (0.9, 0.1): None}
+    runs = [
+        made_up({"optimizer.momentum": beta, "lr": lr}, ssims=[s or 0.1], status="finished" if s else "diverged")
+        for (beta, lr), s in scores.items()
+    ]
+    table, speed, _ = findings(results_of(tmp_path, runs, "momentum"))
+    assert "beta 0.9: best at lr 0.01, lr / (1 - beta) = 0.1, SSIM 0.8200" in table
+    assert speed == (
+        "beta 0.9: at the small step 0.01 SSIM 0.8200 against 0.5500 without; "
+        "at 0.1, the best step without, it diverges against 0.8000."
+    )
+
+
+def test_a_broken_result_is_named(tmp_path: Path) -> None:
+    runs = [made_up({"lr": 0.1})]
+    results_of(tmp_path, runs)
+    (tmp_path / runs[0].cell.folder / "cell.json").write_text('{"status": "fini')
+    part = Part("part", "", "", "", (), {}, 1, 1, 1, {})
+    with pytest.raises(InputError, match="is not JSON"):
+        read_part(tmp_path, part, [runs[0].cell], None)
+    with pytest.raises(InputError, match="no training of this part is finished"):
+        read_part(tmp_path, part, [Cell("part", {}, 0, "part/none")], None)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (89, "89 s"), (200, "3 min"), (7900, "2 h 12 min")])
+def test_a_duration_is_told_in_the_unit_one_thinks_in(seconds: float, text: str) -> None:
+    assert progress.duration(seconds) == text
+
+
+# --- how it looks ---
+
+
+@pytest.fixture(scope="module")
+def page(studied: tuple[Path, Any]) -> Path:
+    return studied[0] / "out/study.html"
+
+
+def test_the_page_asks_the_network_for_nothing_and_says_what_was_found(page: Path) -> None:
+    html = page.read_text()
+    elements = Page(html)
+    sources = [value for tag in ("img", "script", "link") for each in elements.all(tag) for value in each.values()]
+    assert not sources
+    text = elements.text
+    assert "Best: " in text
+    assert "diverged" in text
+    assert "python" in text
+    assert "mathdefault" not in html
+
+
+def test_the_page_has_a_description_for_every_figure(page: Path) -> None:
+    figures = Page(page.read_text()).all("svg")
+    assert len(figures) == 2
+    assert all(figure["aria-label"] for figure in figures)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: how the page looks was not measured")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_all_figures_and_nothing_overflows(tmp_path: Path, page: Path, width: int) -> None:
+    found = in_browser(tmp_path, page, width)
+    assert found["width"] == width
+    assert found["scroll"] <= width
+    assert found["plots"] == 2
+
+
+def test_nothing_is_infinite_in_what_is_kept(studied: tuple[Path, Any]) -> None:
+    losses = cell_of(studied[0], "sgd_none_1000000.0_seed0")["losses"]
+    assert all(loss is None or math.isfinite(loss) for loss in losses)
