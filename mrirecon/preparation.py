@@ -4,8 +4,6 @@ import multiprocessing
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +14,7 @@ import torch
 from rich import filesize
 
 from mrirecon import __version__
-from mrirecon.data.index import Index, leave_ctrl_c, num_cpus, usable
+from mrirecon.data.index import Index, usable
 from mrirecon.data.index_file import Entry
 from mrirecon.data.prepared import (
     FILE_NAME,
@@ -34,6 +32,7 @@ from mrirecon.data.sources import image_size
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.inspection import find_folders
 from mrirecon.io import fastmri, slices_file
+from mrirecon.io.processes import in_processes, num_cpus
 from mrirecon.io.scan import ScanInfo
 from mrirecon.physics.coils import rss
 from mrirecon.physics.crop import center_crop
@@ -179,19 +178,13 @@ class Preparation:
         if min(self.num_processes, len(jobs)) < 2:
             yield from map(prepare_volume, jobs)
             return
+        killed = (
+            f"{self.root}: a process that prepared its volumes was killed, for want of memory perhaps. What was done "
+            "is kept: go on in one process with num_workers=0"
+        )
         # Not forked: torch's threads do not survive it.
         spawn = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(min(self.num_processes, len(jobs)), spawn, _start_worker)
-        try:
-            for future in as_completed([pool.submit(prepare_volume, job) for job in jobs]):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise InputError(
-                f"{self.root}: a process that prepared its volumes was killed, for want of memory perhaps. What was "
-                "done is kept: go on in one process with num_workers=0"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from in_processes(prepare_volume, jobs, self.num_processes, spawn, killed, _use_one_thread)
 
 
 class _Job(NamedTuple):
@@ -210,8 +203,7 @@ def _is_kept(volume: Volume | None, job: _Job) -> bool:
     return job.path.stat().st_size == volume.size
 
 
-def _start_worker() -> None:
-    leave_ctrl_c()
+def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
