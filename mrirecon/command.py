@@ -24,6 +24,7 @@ from mrirecon.build import plain
 from mrirecon.checkpoints import read_checkpoint
 from mrirecon.errors import ConfigError, DivergedError, InputError
 from mrirecon.export import is_exported, weights_file
+from mrirecon.io.atomic import output_folder as output_folder
 from mrirecon.option_lists import CONF, is_group, nearest, no_option, spell_lists
 from mrirecon.targets import check_targets, data_only
 
@@ -164,18 +165,6 @@ def _unparsable(error: HydraException) -> str:
     """Hydra's grammar takes some characters for its own; quotes for Hydra inside quotes for the shell keep them."""
     text = str(error).splitlines()[0].rpartition("Exception: ")[2]
     return f"cannot be read as key=value: {text}; quote a value with special characters, as in 'data.root=\"a b~c\"'"
-
-
-def output_folder(path: str) -> Path:
-    """The folder for results, made if need be. Raises ConfigError where nothing can be written there."""
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output={folder}: cannot be made a folder: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"output={folder}: is not writable: choose another folder")
-    return folder
 
 
 def check_types(cfg: DictConfig, overrides: list[str], config_name: str) -> None:

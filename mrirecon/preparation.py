@@ -32,6 +32,7 @@ from mrirecon.data.sources import image_size
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.inspection import find_folders
 from mrirecon.io import fastmri, slices_file
+from mrirecon.io.atomic import output_folder
 from mrirecon.io.processes import in_processes, num_cpus
 from mrirecon.io.scan import ScanInfo
 from mrirecon.physics.coils import rss
@@ -149,13 +150,7 @@ class Preparation:
 
     def _need_space(self, jobs: Sequence["_Job"]) -> None:
         needed = sum(job.info.num_slices * slice_type(job.info, self.precision).itemsize for job in jobs)
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"output={self.output}: cannot be made: {error.strerror}. Choose another folder"
-            ) from error
-        free = shutil.disk_usage(self.output).free
+        free = shutil.disk_usage(output_folder(self.output)).free
         if needed > free:
             raise ConfigError(
                 f"output={self.output}: {filesize.decimal(needed)} are needed and {filesize.decimal(free)} are free: "

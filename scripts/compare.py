@@ -1,12 +1,12 @@
 """Compares evaluations of the same volumes: python scripts/compare.py RUN RUN [RUN ...] [--output DIR]"""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from mrirecon.errors import ConfigError, InputError
+from mrirecon.io.atomic import output_folder
 from mrirecon.reports.comparable import read_run
 from mrirecon.reports.comparison import compare
 from mrirecon.reports.html import write_report
@@ -21,7 +21,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main() -> None:
     args = _arguments(sys.argv[1:])
-    output = _output_folder(args.output) if args.output else None
+    output = output_folder(args.output, "--output ") if args.output else None
     folders = dict(zip(_names(args.runs), map(_folder, args.runs), strict=True))
     runs = {name: read_run(path) for name, path in zip(folders, args.runs, strict=True)}
 
@@ -63,16 +63,6 @@ def _gallery(path: Path) -> Path | None:
     """The list of the pictures of a run, where it has some."""
     found = (path / "gallery" / "gallery.json", path / "gallery.json")
     return next((file for file in found if file.is_file()), None)
-
-
-def _output_folder(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output {folder}: cannot be made a folder: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"--output {folder}: is not writable: choose another folder")
-    return folder
 
 
 if __name__ == "__main__":

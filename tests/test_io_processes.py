@@ -47,7 +47,7 @@ def test_a_process_is_started_as_asked_and_leaves_ctrl_c_to_the_one_that_waits()
 
 
 def test_a_killed_process_is_the_given_message() -> None:
-    with pytest.raises(InputError, match="^set: was killed$"):
+    with pytest.raises(InputError, match=r"^set: was killed$"):
         list(in_processes(end, [1, 2], 2, FORK, "set: was killed"))
 
 

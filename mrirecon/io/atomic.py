@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Writing results: into a folder that can take them, a file whole or not at all."""
 
 import errno
 import os
@@ -7,6 +7,25 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from mrirecon.errors import ConfigError
+
+
+def output_folder(path: str | Path, option: str = "output=") -> Path:
+    """The folder for results, made if need be.
+
+    option: what names it where it was typed. Raises ConfigError where nothing can be written there.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{option}{folder}: cannot be made a folder: {error.strerror}. Choose another folder"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{option}{folder}: is not writable: choose another folder")
+    return folder
 
 
 @contextmanager
