@@ -42,10 +42,12 @@ def main(cfg: DictConfig) -> None:
 
 
 def _learning_curves(name: str, ckpt: str | None) -> dict[str, Path]:
-    """The folder of the run that a checkpoint was kept by, where it still lies there."""
-    events = Path(ckpt).absolute().parents[1] / "tensorboard" if ckpt else None
-    in_run = events is not None and Path(str(ckpt)).parent.name == "checkpoints" and events.is_dir()
-    return {name: events} if in_run and events else {}
+    """TensorBoard's folder of the run that a checkpoint was kept by, where it still lies there."""
+    if ckpt is None:
+        return {}
+    folder = Path(ckpt).absolute().parent
+    events = folder.with_name("tensorboard")
+    return {name: events} if folder.name == "checkpoints" and events.is_dir() else {}
 
 
 if __name__ == "__main__":
