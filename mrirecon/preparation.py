@@ -32,7 +32,7 @@ from mrirecon.data.sources import image_size
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.inspection import find_folders
 from mrirecon.io import fastmri, slices_file
-from mrirecon.io.atomic import output_folder
+from mrirecon.io.atomic import alone_in, output_folder
 from mrirecon.io.processes import in_processes, num_cpus
 from mrirecon.io.scan import ScanInfo
 from mrirecon.physics.coils import rss
@@ -80,7 +80,14 @@ class Preparation:
             raise InputError(f"{root}: expected folders of the splits, such as {root / 'singlecoil_train'}")
 
     def run(self) -> Report:
-        """Checks every value of every volume, then writes what is not there yet."""
+        """Checks every value of every volume, then writes what is not there yet.
+
+        Raises ConfigError where another process is writing to the store.
+        """
+        with alone_in(output_folder(self.output)):
+            return self._run()
+
+    def _run(self) -> Report:
         found, bad, without_target = self._look_up()
         manifest = self._manifest()
         jobs = [job for job in found if not _is_kept(manifest.volumes.get(job.name), job)]
@@ -150,7 +157,7 @@ class Preparation:
 
     def _need_space(self, jobs: Sequence["_Job"]) -> None:
         needed = sum(job.info.num_slices * slice_type(job.info, self.precision).itemsize for job in jobs)
-        free = shutil.disk_usage(output_folder(self.output)).free
+        free = shutil.disk_usage(self.output).free
         if needed > free:
             raise ConfigError(
                 f"output={self.output}: {filesize.decimal(needed)} are needed and {filesize.decimal(free)} are free: "

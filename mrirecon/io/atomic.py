@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from mrirecon.errors import ConfigError
 
 
@@ -26,6 +28,25 @@ def output_folder(path: str | Path, option: str = "output=") -> Path:
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"{option}{folder}: is not writable: choose another folder")
     return folder
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Within it, no other process that asks for the folder gets it.  Raises ConfigError where another has it.
+
+    The system lets go of the lock when the process ends, however it ends; the hidden file that is locked stays.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ConfigError(
+            f"output={folder}: another run is writing there: wait until it has ended, or choose another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
