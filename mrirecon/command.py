@@ -1,6 +1,5 @@
 """What all commands share: Hydra with the config of a checkpoint, one clear message for a mistake, exit codes."""
 
-import errno
 import logging
 import os
 import sys
@@ -24,6 +23,7 @@ from mrirecon.build import plain
 from mrirecon.checkpoints import read_checkpoint
 from mrirecon.errors import ConfigError, DivergedError, InputError
 from mrirecon.export import is_exported, weights_file
+from mrirecon.io.atomic import disk_message
 from mrirecon.io.atomic import output_folder as output_folder
 from mrirecon.option_lists import CONF, is_group, nearest, no_option, spell_lists
 from mrirecon.targets import check_targets, data_only
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 # Lightning takes a number, a list or a word here.
 _OF_SEVERAL_TYPES = ("trainer.devices", "trainer.deterministic")
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 Story = Callable[[DictConfig], int | None]
 
 
@@ -55,6 +54,7 @@ def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable
 
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print a mistake its own way and exit with 1
+            logging.raiseExceptions = False  # a traceback for every line that a full disk does not take
             # Lightning 2.6.6 asks torch's tree utilities in a way that torch 2.15 deprecates.
             warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
             _guarded(lambda: _bring_checkpoint(from_checkpoint))
@@ -68,7 +68,8 @@ def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable
             except OSError as error:
                 if started:
                     raise
-                _stop(f"{error.filename}: {error.strerror}: choose another folder with hydra.run.dir=DIR", 2)
+                place = error.filename or "the folder of the run"
+                _stop(f"{place}: {error.strerror}: choose another folder with hydra.run.dir=DIR", 2)
 
         return main
 
@@ -94,9 +95,9 @@ def _guarded(action: Callable[[], int | None]) -> None:
     except (OmegaConfBaseException, MisconfigurationException) as error:
         _stop(str(error).splitlines()[0], ConfigError.exit_code)
     except OSError as error:
-        if error.errno not in _DISK:
+        if not disk_message(error):
             raise
-        _stop(f"{error.filename or 'the output'}: {error.strerror}: make room or choose another folder, and go on", 1)
+        _stop(disk_message(error), 1)
     except KeyboardInterrupt:
         _stop("stopped by Ctrl-C", 130)
     except SystemExit as error:

@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 from mrirecon.callbacks.record import Record
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.sources import MaskedSlices, effective_acceleration
-from mrirecon.io.atomic import replacing
+from mrirecon.io.atomic import write_whole
 from mrirecon.io.scan import ScanInfo
 from mrirecon.metrics.volume import ALL_SCORES, mean_score
 from mrirecon.models.image_domain import ZeroFilled
@@ -185,5 +185,4 @@ def _means(rows: Sequence[Mapping[str, Any]], scores: Sequence[str]) -> dict[str
 def write_json(path: Path, content: Any) -> None:
     """Writes plain data, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

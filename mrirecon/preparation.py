@@ -4,6 +4,7 @@ import multiprocessing
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -173,8 +174,11 @@ class Preparation:
                     write_manifest(self.output, manifest)
                     written = time.monotonic()
                 self.progress("Preparing", done, len(jobs))
-        finally:
-            write_manifest(self.output, manifest)
+        except BaseException:
+            with suppress(OSError):  # the disk that did not take a volume: that is what is told
+                write_manifest(self.output, manifest)
+            raise
+        write_manifest(self.output, manifest)
 
     def _volumes(self, jobs: Sequence["_Job"]) -> Iterator[tuple[str, Volume]]:
         if min(self.num_processes, len(jobs)) < 2:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.io.atomic import output_folder
+from mrirecon.io.atomic import disk_message, output_folder
 from mrirecon.reports.comparable import read_run
 from mrirecon.reports.comparison import compare
 from mrirecon.reports.html import write_report
@@ -71,6 +71,11 @@ if __name__ == "__main__":
     except (ConfigError, InputError) as refused:
         print(f"error: {refused}", file=sys.stderr)
         sys.exit(refused.exit_code)
+    except OSError as error:
+        if not disk_message(error):
+            raise
+        print(f"error: {disk_message(error)}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("error: stopped by Ctrl-C", file=sys.stderr)
         sys.exit(130)

@@ -12,6 +12,9 @@ from filelock import FileLock, Timeout
 
 from mrirecon.errors import ConfigError
 
+# EFBIG: a limit of the file system, or of the process.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
 
 def output_folder(path: str | Path, option: str = "output=") -> Path:
     """The folder for results, made if need be.
@@ -53,8 +56,9 @@ def alone_in(folder: Path) -> Iterator[None]:
 def replacing(path: Path, num_bytes: int = 0) -> Iterator[Path]:
     """A hidden path beside `path`; when the block ends well, what was written there is on disk under the final name.
 
-    num_bytes: what is to come. Raises OSError (ENOSPC) before anything is written where the disk cannot hold it. A
-    process killed midway leaves a hidden `.*.tmp` file at most.
+    num_bytes: what is to come. Raises OSError (ENOSPC) before anything is written where the disk cannot hold it, and
+    names the final path where the disk fails while it is written. A process killed midway leaves a hidden `.*.tmp` file
+    at most.
     """
     free = shutil.disk_usage(path.parent).free
     if free < num_bytes:
@@ -64,10 +68,27 @@ def replacing(path: Path, num_bytes: int = 0) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _DISK:
+            needed = f": {num_bytes} bytes are needed" if num_bytes else ""
+            raise OSError(error.errno, f"{os.strerror(error.errno)}{needed}", str(path)) from error
         raise
     _sync(path.parent)
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Writes a file, whole or not at all; text as UTF-8."""
+    raw = content.encode() if isinstance(content, str) else content
+    with replacing(path, len(raw)) as temporary:
+        temporary.write_bytes(raw)
+
+
+def disk_message(error: OSError) -> str:
+    """What to tell a person of a disk that is full or takes no more; "" for other errors."""
+    if error.errno not in _DISK:
+        return ""
+    return f"{error.filename or 'the output'}: {error.strerror}: make room or choose another folder, and go on"
 
 
 def _sync(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from mrirecon.io.atomic import replacing
+from mrirecon.io.atomic import write_whole
 from mrirecon.reports import plots
 from mrirecon.reports.comparable import condition_text, describe, score_of, volumes_of
 from mrirecon.reports.comparison import SCORES, Comparison, Group, compare
@@ -75,8 +75,7 @@ def write_report(
     )
     output.mkdir(parents=True, exist_ok=True)
     path = output / "report.html"
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_whole(path, page)
     return path
 
 
