@@ -25,6 +25,7 @@ from mrirecon.errors import ConfigError, DivergedError, InputError
 from mrirecon.export import is_exported, weights_file
 from mrirecon.io.atomic import disk_message
 from mrirecon.io.atomic import output_folder as output_folder
+from mrirecon.io.processes import raise_ctrl_c
 from mrirecon.option_lists import CONF, is_group, nearest, no_option, spell_lists
 from mrirecon.targets import check_targets, data_only
 
@@ -77,6 +78,7 @@ def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable
 
 
 def _checked(cfg: DictConfig, config_name: str, story: Story) -> int | None:
+    raise_ctrl_c()  # what is begun from here on ends in order
     check_types(cfg, HydraConfig.get().overrides.task, config_name)
     check_targets(plain(cfg))
     if cfg.get("ckpt") is not None and is_exported(Path(str(cfg.ckpt))):

@@ -1,5 +1,7 @@
 """Compares evaluations of the same volumes: python scripts/compare.py RUN RUN [RUN ...] [--output DIR]"""
 
+import mrirecon.starting  # noqa: F401
+
 import argparse
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import NoReturn
 
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io.atomic import disk_message, output_folder
+from mrirecon.io.processes import raise_ctrl_c
 from mrirecon.reports.comparable import read_run
 from mrirecon.reports.comparison import compare
 from mrirecon.reports.html import write_report
@@ -20,6 +23,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main() -> None:
+    raise_ctrl_c()
     args = _arguments(sys.argv[1:])
     output = output_folder(args.output, "--output ") if args.output else None
     folders = dict(zip(_names(args.runs), map(_folder, args.runs), strict=True))

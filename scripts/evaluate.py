@@ -1,5 +1,7 @@
 """Scores a checkpoint or a baseline: python scripts/evaluate.py ckpt=FILE [split=test] [mask=[random_4x,random_8x]]"""
 
+import mrirecon.starting  # noqa: F401
+
 from pathlib import Path
 
 from omegaconf import DictConfig

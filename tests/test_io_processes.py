@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.io.processes import in_processes, num_cpus
+from mrirecon.io.processes import in_processes, num_cpus, raise_ctrl_c
 
 FORK = multiprocessing.get_context("fork")
 _started: list[int] = []
@@ -61,3 +61,17 @@ def test_the_cpus_are_those_of_this_process_not_of_the_machine() -> None:
     finally:
         os.sched_setaffinity(0, before)
     assert num_cpus() == len(before)
+
+
+def test_ctrl_c_raises_again_unless_it_is_ignored() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, lambda *_: None)
+        raise_ctrl_c()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise_ctrl_c()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -46,6 +46,12 @@ def leave_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def raise_ctrl_c() -> None:
+    """Ctrl-C raises KeyboardInterrupt from here on, unless this process was started to ignore it."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _begin(start: Callable[[], None] | None) -> None:
     leave_ctrl_c()
     if start:
