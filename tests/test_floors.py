@@ -27,6 +27,7 @@ ALLOWED = {
     "hydra": ("build.py", "command.py"),
     "omegaconf": ("build.py", "command.py", "option_lists.py"),
     "defusedxml": ("io/",),
+    "filelock": ("io/",),
     "nibabel": ("io/",),
     "pydicom": ("io/",),
     "safetensors": ("export.py",),
