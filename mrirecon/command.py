@@ -66,6 +66,8 @@ def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable
                 run()
             except (HydraException, OmegaConfBaseException) as error:
                 _stop(explain(error, sys.argv[1:], config_name), ConfigError.exit_code)
+            except KeyboardInterrupt:  # while Hydra composes the config
+                _stop("stopped by Ctrl-C", 130)
             except OSError as error:
                 if started:
                     raise
@@ -78,7 +80,6 @@ def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable
 
 
 def _checked(cfg: DictConfig, config_name: str, story: Story) -> int | None:
-    raise_ctrl_c()  # what is begun from here on ends in order
     check_types(cfg, HydraConfig.get().overrides.task, config_name)
     check_targets(plain(cfg))
     if cfg.get("ckpt") is not None and is_exported(Path(str(cfg.ckpt))):
@@ -88,6 +89,7 @@ def _checked(cfg: DictConfig, config_name: str, story: Story) -> int | None:
 
 def _guarded(action: Callable[[], int | None]) -> None:
     try:
+        raise_ctrl_c()  # what is begun from here on ends in order
         code = action()
     except (ConfigError, InputError, DivergedError) as error:
         _stop(message_of(error), error.exit_code)

@@ -25,15 +25,22 @@ import runpy
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+# Ctrl-C when Hydra begins to compose the config.
+COMPOSING = """
+import hydra, os, runpy, signal, sys
+sys.modules["hydra.main"]._run_hydra = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGINT)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def interrupted(
-    script: Path, begin: Callable[[], object] | None = None, **environment: str
+    script: Path, begin: Callable[[], object] | None = None, how: str = INTERRUPTED, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     # A shell's background ignores Ctrl-C, and so would what the tests start from there.
     begin = begin or (lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     return subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, str(script), "--help"],
+        [sys.executable, "-c", how, str(script), "--help"],
         capture_output=True, text=True, timeout=60, check=False, preexec_fn=begin, env=os.environ | environment,
     )  # fmt: skip
 
@@ -84,3 +91,8 @@ def test_a_spawned_process_leaves_ctrl_c_to_the_one_that_made_it(tmp_path: Path)
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (130, "goes on\n0\n", "error: stopped by Ctrl-C\n")
+
+
+def test_ctrl_c_while_the_config_is_composed_is_one_line_too() -> None:
+    done = interrupted(next(path for path in SCRIPTS if path.stem == "check_data"), how=COMPOSING)
+    assert (done.returncode, done.stderr) == (130, "error: stopped by Ctrl-C\n")
