@@ -1,6 +1,5 @@
 """What all commands share: Hydra with the config of a checkpoint, one clear message for a mistake, exit codes."""
 
-import errno
 import logging
 import os
 import sys
@@ -24,6 +23,9 @@ from mrirecon.build import plain
 from mrirecon.checkpoints import read_checkpoint
 from mrirecon.errors import ConfigError, DivergedError, InputError
 from mrirecon.export import is_exported, weights_file
+from mrirecon.io.atomic import disk_message
+from mrirecon.io.atomic import output_folder as output_folder
+from mrirecon.io.processes import raise_ctrl_c
 from mrirecon.option_lists import CONF, is_group, nearest, no_option, spell_lists
 from mrirecon.targets import check_targets, data_only
 
@@ -31,7 +33,6 @@ log = logging.getLogger(__name__)
 
 # Lightning takes a number, a list or a word here.
 _OF_SEVERAL_TYPES = ("trainer.devices", "trainer.deterministic")
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 Story = Callable[[DictConfig], int | None]
 
 
@@ -54,6 +55,7 @@ def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable
 
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print a mistake its own way and exit with 1
+            logging.raiseExceptions = False  # a traceback for every line that a full disk does not take
             # Lightning 2.6.6 asks torch's tree utilities in a way that torch 2.15 deprecates.
             warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
             guarded(lambda: _bring_checkpoint(from_checkpoint))
@@ -64,10 +66,13 @@ def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable
                 run()
             except (HydraException, OmegaConfBaseException) as error:
                 _stop(explain(error, sys.argv[1:], config_name), ConfigError.exit_code)
+            except KeyboardInterrupt:  # while Hydra composes the config
+                _stop("stopped by Ctrl-C", 130)
             except OSError as error:
                 if started:
                     raise
-                _stop(f"{error.filename}: {error.strerror}: choose another folder with hydra.run.dir=DIR", 2)
+                place = error.filename or "the folder of the run"
+                _stop(f"{place}: {error.strerror}: choose another folder with hydra.run.dir=DIR", 2)
 
         return main
 
@@ -85,6 +90,7 @@ def _checked(cfg: DictConfig, config_name: str, story: Story) -> int | None:
 def guarded(action: Callable[[], int | None]) -> None:
     """Does it, and exits with one message and the code of the error where it fails."""
     try:
+        raise_ctrl_c()  # what is begun from here on ends in order
         code = action()
     except (ConfigError, InputError, DivergedError) as error:
         _stop(message_of(error), error.exit_code)
@@ -94,9 +100,9 @@ def guarded(action: Callable[[], int | None]) -> None:
     except (OmegaConfBaseException, MisconfigurationException) as error:
         _stop(str(error).splitlines()[0], ConfigError.exit_code)
     except OSError as error:
-        if error.errno not in _DISK:
+        if not disk_message(error):
             raise
-        _stop(f"{error.filename or 'the output'}: {error.strerror}: make room or choose another folder, and go on", 1)
+        _stop(disk_message(error), 1)
     except KeyboardInterrupt:
         _stop("stopped by Ctrl-C", 130)
     except SystemExit as error:
@@ -165,18 +171,6 @@ def _unparsable(error: HydraException) -> str:
     """Hydra's grammar takes some characters for its own; quotes for Hydra inside quotes for the shell keep them."""
     text = str(error).splitlines()[0].rpartition("Exception: ")[2]
     return f"cannot be read as key=value: {text}; quote a value with special characters, as in 'data.root=\"a b~c\"'"
-
-
-def output_folder(path: str) -> Path:
-    """The folder for results, made if need be. Raises ConfigError where nothing can be written there."""
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output={folder}: cannot be made a folder: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"output={folder}: is not writable: choose another folder")
-    return folder
 
 
 def check_types(cfg: DictConfig, overrides: list[str], config_name: str) -> None:

@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 from mrirecon.callbacks.record import Record
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.sources import MaskedSlices, effective_acceleration
-from mrirecon.io.atomic import replacing
+from mrirecon.io.atomic import write_whole
 from mrirecon.io.scan import ScanInfo
 from mrirecon.metrics.volume import ALL_SCORES, mean_score
 from mrirecon.models.image_domain import ZeroFilled
@@ -108,6 +108,7 @@ def report(passes: Sequence[Pass], origin: Origin, baseline: bool = False) -> Re
     is None, and is in no mean.
     """
     first = passes[0]
+    others = {one.condition: _scored_volumes(one) for one in passes if one.datamodule is not first.datamodule}
     rows = [row for one in passes for row in _rows(one, baseline)]
     sound = [row for row in rows if row["condition"] == ""]
     scores = [name for name in ALL_SCORES if name in first.results]
@@ -119,19 +120,15 @@ def report(passes: Sequence[Pass], origin: Origin, baseline: bool = False) -> Re
         "grid": list(_grid(rows, scores)),
         "conditions": {one.condition: one.meaning for one in passes if one.condition},
         "conventions": conventions(first.datamodule, first.dataset, num_slices),
-        "made_by": made_by(origin, first.datamodule, _scored_volumes(passes)),
+        "made_by": made_by(origin, first.datamodule, _scored_volumes(first), others),
     }
 
 
-def _scored_volumes(passes: Sequence[Pass]) -> list[tuple[ScanInfo, float]]:
-    """Each volume once, with its data range."""
-    found = {}
-    for one in passes:
-        source = one.dataset.source
-        for row in one.results["volumes"]:
-            number = row["volume"] % len(source.volumes)
-            found[source.volumes[number].path] = source.volumes[number], source.data_ranges[number]
-    return list(found.values())
+def _scored_volumes(one: Pass) -> list[tuple[ScanInfo, float]]:
+    """Each volume once, whatever its masks, with its data range."""
+    source = one.dataset.source
+    numbers = dict.fromkeys(row["volume"] % len(source.volumes) for row in one.results["volumes"])
+    return [(source.volumes[number], source.data_ranges[number]) for number in numbers]
 
 
 def _rows(one: Pass, baseline: bool) -> Iterator[dict[str, Any]]:
@@ -188,5 +185,4 @@ def _means(rows: Sequence[Mapping[str, Any]], scores: Sequence[str]) -> dict[str
 def write_json(path: Path, content: Any) -> None:
     """Writes plain data, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -1,6 +1,7 @@
 """Grey pictures of reconstructions with captions and fixed windows, for TensorBoard and contact sheets."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from mrirecon.io.atomic import replacing
+from mrirecon.io.atomic import write_whole
 
 ERROR_GAIN = 5
 FONT_SIZE = 13
@@ -68,5 +69,6 @@ def _bar(text: str, width: int) -> np.ndarray:
 
 def write_png(path: Path, picture: np.ndarray) -> None:
     """Writes a grey picture, whole or not at all.  uint8 (h w)"""
-    with replacing(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
+    content = BytesIO()
+    Image.fromarray(picture).save(content, format="PNG")
+    write_whole(path, content.getvalue())

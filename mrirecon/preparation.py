@@ -4,8 +4,7 @@ import multiprocessing
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from rich import filesize
 
 from mrirecon import __version__
-from mrirecon.data.index import Index, leave_ctrl_c, num_cpus, usable
+from mrirecon.data.index import Index, usable
 from mrirecon.data.index_file import Entry
 from mrirecon.data.prepared import (
     FILE_NAME,
@@ -34,6 +33,8 @@ from mrirecon.data.sources import image_size
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.inspection import find_folders
 from mrirecon.io import fastmri, slices_file
+from mrirecon.io.atomic import alone_in, output_folder
+from mrirecon.io.processes import in_processes, num_cpus
 from mrirecon.io.scan import ScanInfo
 from mrirecon.physics.coils import rss
 from mrirecon.physics.crop import center_crop
@@ -80,7 +81,14 @@ class Preparation:
             raise InputError(f"{root}: expected folders of the splits, such as {root / 'singlecoil_train'}")
 
     def run(self) -> Report:
-        """Checks every value of every volume, then writes what is not there yet."""
+        """Checks every value of every volume, then writes what is not there yet.
+
+        Raises ConfigError where another process is writing to the store.
+        """
+        with alone_in(output_folder(self.output)):
+            return self._run()
+
+    def _run(self) -> Report:
         found, bad, without_target = self._look_up()
         manifest = self._manifest()
         jobs = [job for job in found if not _is_kept(manifest.volumes.get(job.name), job)]
@@ -150,12 +158,6 @@ class Preparation:
 
     def _need_space(self, jobs: Sequence["_Job"]) -> None:
         needed = sum(job.info.num_slices * slice_type(job.info, self.precision).itemsize for job in jobs)
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"output={self.output}: cannot be made: {error.strerror}. Choose another folder"
-            ) from error
         free = shutil.disk_usage(self.output).free
         if needed > free:
             raise ConfigError(
@@ -172,26 +174,23 @@ class Preparation:
                     write_manifest(self.output, manifest)
                     written = time.monotonic()
                 self.progress("Preparing", done, len(jobs))
-        finally:
-            write_manifest(self.output, manifest)
+        except BaseException:
+            with suppress(OSError):  # the disk that did not take a volume: that is what is told
+                write_manifest(self.output, manifest)
+            raise
+        write_manifest(self.output, manifest)
 
     def _volumes(self, jobs: Sequence["_Job"]) -> Iterator[tuple[str, Volume]]:
         if min(self.num_processes, len(jobs)) < 2:
             yield from map(prepare_volume, jobs)
             return
+        killed = (
+            f"{self.root}: a process that prepared its volumes was killed, for want of memory perhaps. What was done "
+            "is kept: go on in one process with num_workers=0"
+        )
         # Not forked: torch's threads do not survive it.
         spawn = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(min(self.num_processes, len(jobs)), spawn, _start_worker)
-        try:
-            for future in as_completed([pool.submit(prepare_volume, job) for job in jobs]):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise InputError(
-                f"{self.root}: a process that prepared its volumes was killed, for want of memory perhaps. What was "
-                "done is kept: go on in one process with num_workers=0"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+        yield from in_processes(prepare_volume, jobs, self.num_processes, spawn, killed, _use_one_thread)
 
 
 class _Job(NamedTuple):
@@ -210,8 +209,7 @@ def _is_kept(volume: Volume | None, job: _Job) -> bool:
     return job.path.stat().st_size == volume.size
 
 
-def _start_worker() -> None:
-    leave_ctrl_c()
+def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,8 +116,16 @@ def model_name(class_name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
 
 
-def made_by(origin: Origin, datamodule: ReconDataModule, volumes: Iterable[tuple[ScanInfo, float]]) -> dict[str, Any]:
-    """The `made_by` of a report: what to have in order to make the same scores again."""
+def made_by(
+    origin: Origin,
+    datamodule: ReconDataModule,
+    volumes: Iterable[tuple[ScanInfo, float]],
+    others: Mapping[str, Iterable[tuple[ScanInfo, float]]],
+) -> dict[str, Any]:
+    """The `made_by` of a report: what to have in order to make the same scores again.
+
+    volumes: of the data set, with their data ranges. others: those of other data sets, by the name of the condition.
+    """
     ckpt = origin.checkpoint
     return {
         "checkpoint": ckpt,
@@ -127,6 +135,7 @@ def made_by(origin: Origin, datamodule: ReconDataModule, volumes: Iterable[tuple
         "challenge": datamodule.challenge,
         "split": datamodule.split,
         "data_sha256": data_digest(volumes),
+        "other_data_sha256": {condition: data_digest(some) for condition, some in others.items()},
         "versions": versions(),
         "config": origin.config,
         "command": origin.command,

@@ -1,5 +1,7 @@
 """Measures this project beside its references: python scripts/benchmark.py [SUITE ...] [device=cuda] [output=DIR]"""
 
+import mrirecon.starting  # noqa: F401
+
 import sys
 import tempfile
 from pathlib import Path

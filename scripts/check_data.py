@@ -1,5 +1,7 @@
 """Checks a data set before it is used: python scripts/check_data.py data.root=DIR [full=true]"""
 
+import mrirecon.starting  # noqa: F401
+
 import logging
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Chooses a regularisation weight on the validation set: python scripts/choose_lambda.py model=tv [mask=random_8x]"""
 
+import mrirecon.starting  # noqa: F401
+
 from omegaconf import DictConfig
 
 from mrirecon.build import build_datamodule, build_evaluation, instantiate

@@ -1,12 +1,15 @@
 """Compares evaluations of the same volumes: python scripts/compare.py RUN RUN [RUN ...] [--output DIR]"""
 
+import mrirecon.starting  # noqa: F401
+
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from mrirecon.errors import ConfigError, InputError
+from mrirecon.io.atomic import disk_message, output_folder
+from mrirecon.io.processes import raise_ctrl_c
 from mrirecon.reports.comparable import read_run
 from mrirecon.reports.comparison import compare
 from mrirecon.reports.html import write_report
@@ -20,8 +23,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main() -> None:
+    raise_ctrl_c()
     args = _arguments(sys.argv[1:])
-    output = _output_folder(args.output) if args.output else None
+    output = output_folder(args.output, "--output ") if args.output else None
     folders = dict(zip(_names(args.runs), map(_folder, args.runs), strict=True))
     runs = {name: read_run(path) for name, path in zip(folders, args.runs, strict=True)}
 
@@ -65,22 +69,17 @@ def _gallery(path: Path) -> Path | None:
     return next((file for file in found if file.is_file()), None)
 
 
-def _output_folder(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output {folder}: cannot be made a folder: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"--output {folder}: is not writable: choose another folder")
-    return folder
-
-
 if __name__ == "__main__":
     try:
         main()
     except (ConfigError, InputError) as refused:
         print(f"error: {refused}", file=sys.stderr)
         sys.exit(refused.exit_code)
+    except OSError as error:
+        if not disk_message(error):
+            raise
+        print(f"error: {disk_message(error)}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("error: stopped by Ctrl-C", file=sys.stderr)
         sys.exit(130)

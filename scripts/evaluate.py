@@ -1,5 +1,7 @@
 """Scores a checkpoint or a baseline: python scripts/evaluate.py ckpt=FILE [split=test] [mask=[random_4x,random_8x]]"""
 
+import mrirecon.starting  # noqa: F401
+
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -42,10 +44,12 @@ def main(cfg: DictConfig) -> None:
 
 
 def _learning_curves(name: str, ckpt: str | None) -> dict[str, Path]:
-    """The folder of the run that a checkpoint was kept by, where it still lies there."""
-    events = Path(ckpt).absolute().parents[1] / "tensorboard" if ckpt else None
-    in_run = events is not None and Path(str(ckpt)).parent.name == "checkpoints" and events.is_dir()
-    return {name: events} if in_run and events else {}
+    """TensorBoard's folder of the run that a checkpoint was kept by, where it still lies there."""
+    if ckpt is None:
+        return {}
+    folder = Path(ckpt).absolute().parent
+    events = folder.with_name("tensorboard")
+    return {name: events} if folder.name == "checkpoints" and events.is_dir() else {}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Makes a folder to share of a checkpoint: python scripts/export.py ckpt=FILE output=DIR [scores=metrics.json]"""
 
+import mrirecon.starting  # noqa: F401
+
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf

@@ -1,5 +1,7 @@
 """Writes the short form of a data set, once: python scripts/prepare_data.py data.root=DIR output=DIR"""
 
+import mrirecon.starting  # noqa: F401
+
 import logging
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Reconstructs scans: python scripts/reconstruct.py ckpt=FILE input=FILE_OR_DIR output=DIR [mask=random_4x]"""
 
+import mrirecon.starting  # noqa: F401
+
 import logging
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Trains a model: python scripts/train.py optimizer=adam model.norm=group mask=random_4x"""
 
+import mrirecon.starting  # noqa: F401
+
 import shlex
 import sys
 from pathlib import Path

@@ -62,7 +62,8 @@ def test_the_target_moves_with_the_coils(h: int, w: int, size: tuple[int, int], 
                     norm="ortho"), dim=-1), size))  # fmt: skip
     else:
         image = center_crop(rss(ifft2c(after.kspace)), size)
-    assert (image - after.target).abs().max() < 0.02 * after.target.max()
+    # The target is made of the moved images: what is left is the rounding of transforms in single precision.
+    assert (image - after.target).abs().max() < 1e-5 * after.target.max()
     assert (after.target - before.target).abs().max() > 0.1 * after.target.max()
 
 

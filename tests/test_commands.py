@@ -41,14 +41,16 @@ def zygote() -> subprocess.Popen[str]:
     return process
 
 
-def run(cwd: Path, script: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+def run(cwd: Path, script: str, *overrides: str, file_size: int | None = None) -> subprocess.CompletedProcess[str]:
     """Runs a command where there is no terminal, begun in a fork: see zygote.py."""
     server, argv = zygote(), [str(ROOT / "scripts" / f"{script}.py"), *overrides]
     assert server.stdin is not None
     assert server.stdout is not None
     with tempfile.TemporaryDirectory() as folder:
         files = {name: str(Path(folder) / name) for name in ("stdout", "stderr")}
-        print(json.dumps({"argv": argv, "cwd": str(cwd), **files}), file=server.stdin, flush=True)
+        print(
+            json.dumps({"argv": argv, "cwd": str(cwd), **files, "file_size": file_size}), file=server.stdin, flush=True
+        )
         code = int(server.stdout.readline())
         stdout, stderr = (Path(path).read_text() for path in files.values())
     return subprocess.CompletedProcess(argv, code, stdout, stderr)

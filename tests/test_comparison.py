@@ -241,6 +241,45 @@ def test_runs_that_differ_in_more_than_the_model_are_refused_by_name(other: Run,
     assert all(word in str(refused.value) for word in ("one and two", *words)), refused.value
 
 
+def test_conditions_that_not_all_have_are_left_out_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    plain, robust = made_up_run(num_scans=4), made_up_run(0.1, num_scans=4, conditions=["", "noise 1", "noise 2"])
+    noisy = made_up_run(0.2, num_scans=4, conditions=["noise 1", ""])
+    comparison = compare({"plain": plain, "robust": robust, "noisy": noisy})
+    assert comparison.left_out == ("noise 1", "noise 2")
+    assert comparison.conditions == ()
+    undisturbed = compare({name: made_up_run(gain, num_scans=4) for name, gain in (("plain", 0), ("noisy", 0.2))})
+    assert [group.keys for group in comparison.groups] == [group.keys for group in undisturbed.groups]
+    print_comparison(comparison)
+    assert "Not in all runs, and so left out: noise 1, noise 2." in capsys.readouterr().out
+    both = compare({"robust": robust, "noisy": noisy})
+    assert [group.condition for group in both.conditions] == ["", "noise 1"]
+    assert both.left_out == ("noise 2",)
+    assert compare({"robust": robust, "again": robust}).left_out == ()
+
+
+def test_runs_without_a_condition_in_common_are_refused() -> None:
+    runs = {"plain": made_up_run(), "noisy": made_up_run(conditions=["noise 1", "noise 2"])}
+    with pytest.raises(ConfigError, match="plain has undisturbed; noisy has noise 1, noise 2"):
+        compare(runs)
+
+
+def test_other_data_have_a_fingerprint_of_their_own_which_older_files_lack() -> None:
+    def run(**made_by: Any) -> Run:
+        made = made_up_run(conditions=["", "other anatomy"])
+        return made | {"made_by": made["made_by"] | made_by}
+
+    brain, knee = ({"other_data_sha256": {"other anatomy": name}} for name in ("brain", "knee"))
+    assert compare({"one": run(**brain), "two": run(**brain), "plain": made_up_run()}).left_out == ("other anatomy",)
+    with pytest.raises(ConfigError, match="other_data_sha256 of other anatomy is brain and knee"):
+        compare({"one": run(**brain), "two": run(**knee)})
+    assert compare({"one": run(**brain), "two": run(**knee), "plain": made_up_run()}).left_out == ("other anatomy",)
+    assert compare({"new": run(**brain), "old": run()}).left_out == ()
+    with pytest.raises(ConfigError, match="evaluate both on the same volumes, with this version"):
+        compare({"new": run(**brain), "old": run(data_sha256="of both sets")})
+    with pytest.raises(InputError, match="other_data_sha256"):
+        compare({"one": run(other_data_sha256="x")})
+
+
 def test_the_third_of_three_is_checked_too() -> None:
     with pytest.raises(ConfigError, match="two and three cannot be compared"):
         check_comparable({"one": made_up_run(), "two": made_up_run(), "three": changed(conventions={"slices": "all"})})

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import matplotlib
 import pytest
-
-matplotlib = pytest.importorskip("matplotlib", reason="the lessons draw: pip install matplotlib")
 
 COURSE = Path(__file__).resolve().parents[1] / "docs" / "course"
 LESSONS = sorted(path.stem for path in COURSE.glob("[0-9]_*.py"))

@@ -23,6 +23,7 @@ from torch.multiprocessing.spawn import start_processes
 
 from mrirecon.callbacks.record import Record
 from mrirecon.checkpoints import read_checkpoint
+from mrirecon.data.conditions import conditions_of
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.masks import describe_mask, named, volume_mask
 from mrirecon.evaluation import Report, baseline_origin, evaluate, origin_of, report, run_passes, write_json
@@ -34,6 +35,7 @@ from mrirecon.module import ReconModule
 from mrirecon.preparation import Preparation
 from mrirecon.provenance import mask_digest
 from mrirecon.reconstruct import reconstruct
+from mrirecon.reports.comparison import compare
 from mrirecon.reports.table import print_scores
 
 MASK = RandomMaskFunc([0.08], [4])
@@ -151,6 +153,23 @@ def test_the_fingerprint_of_data_changes_with_a_volume_and_not_with_its_place(tm
     others = [{"seed": 7}, {"num_slices": 3}, {"size": (40, 38)}]
     different = {digest(tmp_path / f"c{number}", **changes) for number, changes in enumerate(others)}
     assert len({first, *different}) == 4
+
+
+def test_a_robustness_run_has_the_fingerprint_of_a_plain_one_and_can_be_compared_with_it(
+    tmp_path: Path, volume: Volume, folder: Path
+) -> None:
+    volume(tmp_path / "other" / "singlecoil_val" / "o.h5", seed=3)
+    data, other, module = data_of(folder), data_of(tmp_path / "other"), ReconModule(ZeroFilled())
+    data.conditions = conditions_of({"noise": [0.1], "missing_coils": [], "shifts": []})
+    passes = run_passes(trainer_of(tmp_path), module, data, others={"other anatomy": other})
+    robust = report(passes, origin_of(trainer_of(tmp_path), module, None))
+    plain, alone = report_of(tmp_path, data_of(folder)), report_of(tmp_path, data_of(tmp_path / "other"))
+    assert robust["made_by"]["data_sha256"] == plain["made_by"]["data_sha256"]
+    assert robust["made_by"]["other_data_sha256"] == {"other anatomy": alone["made_by"]["data_sha256"]}
+    assert plain["made_by"]["other_data_sha256"] == {}
+    comparison = compare({"plain": plain, "robust": robust})
+    assert comparison.left_out == ("noise 0.1", "other anatomy")
+    assert comparison.overall.differences["ssim"][0].interval.mean == 0
 
 
 def test_simulated_data_is_called_so_wherever_its_scores_are(

@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -328,3 +331,34 @@ def test_a_resident_epoch_has_the_order_and_masks_of_its_number(folder: Path) ->
     free, held = epochs(), epochs(resident=True)
     assert free == held
     assert held[0] != held[1]
+
+
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from mrirecon.io.atomic import alone_in
+with alone_in(Path(sys.argv[1])):
+    child = os.fork() or time.sleep(60)  # as a process that looks files up
+    print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_run_into_one_store_is_refused_and_a_killed_one_leaves_no_lock(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(output)], stdout=subprocess.PIPE, text=True)
+    with holder:
+        assert holder.stdout is not None
+        child = int(holder.stdout.readline())
+        try:
+            with pytest.raises(ConfigError, match=r"output=.*out: another run is writing there"):
+                prepare(folder, output)
+            assert [path.name for path in output.iterdir()] == [".lock"]
+            holder.kill()
+            holder.wait()
+            assert prepare(folder, output).num_written == 3  # though a child of the killed one is still there
+        finally:
+            holder.kill()
+            os.kill(child, signal.SIGKILL)
+    assert prepare(folder, output).num_kept == 3

@@ -250,3 +250,13 @@ def test_a_browser_shows_all_pictures_and_nothing_overflows(tmp_path: Path, repo
     assert found["plots"] == 4 * 3 + 4 + 2 + 3
     if width == 390:
         assert found["boxes"] > 0  # wide tables scroll in their own box, or they would not fit
+
+
+def test_the_page_says_which_conditions_were_left_out(tmp_path: Path) -> None:
+    runs = {"plain": made_up_run(num_scans=3), "robust": made_up_run(0.1, num_scans=3, conditions=CONDITIONS)}
+    page = Page(write_report(tmp_path, runs).read_text())
+    assert "Not in all runs, and so left out: noise 0.5, noise 1, coil 2 missing." in page.text
+    assert "Robustness" not in page.text
+    whole = Page(write_report(tmp_path, {"robust": runs["robust"]}).read_text())
+    assert "left out" not in whole.text
+    assert "Robustness" in whole.text

@@ -3,12 +3,14 @@
 Importing torch and Lightning takes several seconds, and the tests type dozens of commands. A fork runs the script as
 `python scripts/NAME.py ...` would, as `__main__` with its own arguments, folder and streams; it only begins later.
 
-Reads lines of JSON: {"argv", "cwd", "stdout", "stderr"}; answers each with the exit code.
+Reads lines of JSON: {"argv", "cwd", "stdout", "stderr", "file_size"}; answers each with the exit code. `file_size`,
+where it is not null, is the number of bytes at which a file takes no more, as on a full disk.
 """
 
 import atexit
 import json
 import os
+import resource
 import runpy
 import sys
 import traceback
@@ -36,6 +38,8 @@ def _run(request: dict[str, Any]) -> None:
     for number, path in ((1, request["stdout"]), (2, request["stderr"])):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if request["file_size"] is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"], request["file_size"]))
     sys.argv = request["argv"]
     sys.path[0] = str(Path(sys.argv[0]).parent)
     code: Any = 0

@@ -1,11 +1,14 @@
-"""Which slices make a batch: one k-space shape each, shuffled anew every epoch, dealt to ranks."""
+"""Which slices make a batch, one k-space shape each, shuffled anew every epoch and dealt to ranks; collating them."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, default_collate
 
+from mrirecon.data.augmentation import moved
+from mrirecon.data.sample import Sample, Slice, undersample
 from mrirecon.data.sources import Draw
 
 
@@ -59,3 +62,17 @@ class ShapeBatches(Sampler[list[Draw]]):
             for start in range(0, len(group), self.batch_size)
         ]
         return batches if rng is None else [batches[i] for i in rng.permutation(len(batches))]
+
+
+def collate_samples(slices: Sequence[Slice], needs_kspace: bool, is_moved: bool) -> Sample:
+    """The batch that a model gets, of slices of one shape; is_moved: as their augmentation says.
+
+    One by one: a batch of k-space would be put together in memory that is shared with the main process, for nothing.
+    """
+    alone = [type(read)(*(value[None] for value in read)) for read in slices]
+    samples = [undersample(moved(one) if is_moved else one, needs_kspace) for one in alone]
+    fields: list[Any] = [
+        None if parts[0] is None else default_collate([part[0] for part in parts])
+        for parts in zip(*samples, strict=True)
+    ]
+    return Sample(*fields)

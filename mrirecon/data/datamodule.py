@@ -1,6 +1,7 @@
 """A folder of scans as Lightning's loaders: checked before the first step, masks drawn as slices are read."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -12,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 from mrirecon.data.augmentation import Augmentation, moved
-from mrirecon.data.batches import ShapeBatches
+from mrirecon.data.batches import ShapeBatches, collate_samples
 from mrirecon.data.conditions import applicable
 from mrirecon.data.masks import Masking, by_acceleration, is_2d, volume_mask
 from mrirecon.data.prepared import PreparedVolumes
@@ -120,7 +121,7 @@ class ReconDataModule(pl.LightningDataModule):
             if writer is not None and len(roots) > 1:
                 raise ConfigError(f"data.root={root}: expected one folder to make the data of; give data.writer=null")
         self.writer, self._written_for = writer, self.volumes.roots[0]
-        self.resident, self._residents = resident, dict[tuple[str, bool], Resident]()
+        self.resident, self._residents = resident, defaultdict[str, dict[bool, Resident]](dict)
         self.needs_kspace = True  # until a model says otherwise
         self.sets: dict[str, MaskedSlices] = {}
 
@@ -198,10 +199,10 @@ class ReconDataModule(pl.LightningDataModule):
                 f"{info.path}: is fully sampled and has no mask of its own: choose one with mask=random_4x"
             )
         try:
-            mask, _ = volume_mask(mask_func, info.kspace_size, info.name)
+            volume_mask(mask_func, info.kspace_size, info.name)
         except ConfigError as error:
             raise ConfigError(f"{info.path}: {error}") from error
-        if len(mask) > 1 and self.volumes.reader.slice_type is HybridSlice:
+        if is_2d(mask_func) and self.volumes.reader.slice_type is HybridSlice:
             raise ConfigError(
                 "data.prepared: a prepared store suits masks of whole columns, but mask= chooses a pattern in both "
                 "directions: give data.root=DIR with the scans, and data.prepared=null"
@@ -234,8 +235,7 @@ class ReconDataModule(pl.LightningDataModule):
 
     def score_under(self, condition: Condition | None) -> None:
         """Evaluation reads its split under a condition from here on; None reads it as it is."""
-        for hybrid in (True, False):
-            self._residents.pop((self.split, hybrid), None)
+        self._residents.pop(self.split, None)
         self.sets[self.split] = self.scored().under(condition)
 
     def train_dataloader(self) -> DataLoader[Slice] | ResidentLoader:
@@ -256,7 +256,7 @@ class ReconDataModule(pl.LightningDataModule):
             return ResidentLoader(self._resident(split), dataset, batches)
         # Workers of a CPU are the device: they undersample, too, and send an image instead of k-space.
         to_sample = partial(
-            _collated, needs_kspace=self.needs_kspace, is_moved=shuffle and self.augmentation is not None
+            collate_samples, needs_kspace=self.needs_kspace, is_moved=shuffle and self.augmentation is not None
         )
         return DataLoader(
             dataset,
@@ -283,21 +283,11 @@ class ReconDataModule(pl.LightningDataModule):
         dataset = self.sets[split]
         # A pattern in both directions, and a model of k-space, need the whole readout.
         hybrid = not self.needs_kspace and not any(map(is_2d, dataset.masks.values()))
-        if (split, hybrid) not in self._residents:
+        kept = self._residents[split]
+        if hybrid not in kept:
             progress = partial(self.progress, f"Loading {self._where(split)} to {self._device}")
-            self._residents[split, hybrid] = Resident(dataset.source, hybrid, self._device, self.num_workers, progress)
-        return self._residents[split, hybrid]
-
-
-def _collated(slices: list[Slice], needs_kspace: bool, is_moved: bool) -> Sample:
-    # One by one: a batch of k-space would be put together in memory that is shared with the main process, for nothing.
-    alone = [type(read)(*(value[None] for value in read)) for read in slices]
-    samples = [undersample(moved(one) if is_moved else one, needs_kspace) for one in alone]
-    fields: list[Any] = [
-        None if parts[0] is None else default_collate([part[0] for part in parts])
-        for parts in zip(*samples, strict=True)
-    ]
-    return Sample(*fields)
+            kept[hybrid] = Resident(dataset.source, hybrid, self._device, self.num_workers, progress)
+        return kept[hybrid]
 
 
 def _train_splits(splits: object) -> tuple[str, ...]:

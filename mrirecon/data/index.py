@@ -2,12 +2,8 @@
 
 import logging
 import multiprocessing
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +12,7 @@ from mrirecon.data.index_file import VERSION, Entry
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import fastmri
 from mrirecon.io.contiguous import TICK
+from mrirecon.io.processes import in_processes, num_cpus
 from mrirecon.io.scan import ScanInfo
 
 log = logging.getLogger(__name__)
@@ -98,18 +95,12 @@ class Index:
             yield look(job)
 
     def _read_in_processes(self, jobs: Sequence["_Job"]) -> Iterator[tuple[Path, Entry]]:
+        killed = (
+            f"{self.root}: a process that read its files was killed, for want of memory or over a damaged file. "
+            "Look them up in one process, which names the last file: scripts/check_data.py num_workers=0"
+        )
         # The start method is the platform's, as for the data-loader's workers; `look` suits any.
-        pool = ProcessPoolExecutor(min(self.num_processes, len(jobs)), multiprocessing.get_context(), leave_ctrl_c)
-        try:
-            for future in as_completed([pool.submit(look, job) for job in jobs]):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise InputError(
-                f"{self.root}: a process that read its files was killed, for want of memory or over a damaged file. "
-                "Look them up in one process, which names the last file: scripts/check_data.py num_workers=0"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+        return in_processes(look, jobs, self.num_processes, multiprocessing.get_context(), killed)
 
     def _load(self, place: Path) -> bool:
         """Takes what was kept there. Whether the index may be written there: what is not ours is left alone."""
@@ -193,13 +184,3 @@ def _stamp(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return stat.st_size, stat.st_mtime_ns
-
-
-def num_cpus() -> int:
-    """The CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def leave_ctrl_c() -> None:
-    """Ctrl-C reaches every process of a terminal; the one that waits for the others ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

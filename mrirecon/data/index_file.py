@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrirecon.io import fastmri
-from mrirecon.io.atomic import replacing
+from mrirecon.io.atomic import write_whole
 from mrirecon.io.scan import MIN_SIZE, ScanInfo
 
 VERSION = 3
@@ -61,8 +61,7 @@ def write(place: Path, entries: Mapping[str, Entry]) -> None:
     """One line per file, so that a person can read it and grep."""
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(_record(entries[name]))}" for name in sorted(entries))
     raw = _HEAD + f', "version": {VERSION}, "files": {{\n{lines}\n}}}}\n'.encode()
-    with replacing(place) as temporary:
-        temporary.write_bytes(raw)
+    write_whole(place, raw)
 
 
 def _record(entry: Entry) -> dict[str, Any]:

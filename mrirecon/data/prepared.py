@@ -20,7 +20,7 @@ from mrirecon.data.sources import image_size
 from mrirecon.data.volumes import Progress
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import fastmri, slices_file
-from mrirecon.io.atomic import replacing
+from mrirecon.io.atomic import write_whole
 from mrirecon.io.scan import ScanInfo
 
 log = logging.getLogger(__name__)
@@ -200,8 +200,7 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
     head = {"format": _FORMAT, "version": VERSION, **manifest._asdict()}
     del head["volumes"]
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(_record(v))}" for name, v in sorted(manifest.volumes.items()))
-    with replacing(root / FILE_NAME) as temporary:
-        temporary.write_text(json.dumps(head)[:-1] + f', "volumes": {{\n{lines}\n}}}}\n')
+    write_whole(root / FILE_NAME, json.dumps(head)[:-1] + f', "volumes": {{\n{lines}\n}}}}\n')
 
 
 def read_manifest(root: Path) -> Manifest:

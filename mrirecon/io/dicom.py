@@ -2,10 +2,10 @@
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
@@ -15,8 +15,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from mrirecon.errors import InputError
-from mrirecon.io.image_volume import ImageVolume, image_volume, need_memory, need_voxels
+from mrirecon.io.image_volume import ImageVolume, clear_errors, image_volume, need_memory, need_voxels, refuse
 
 # Deflate and RLE cannot shrink bytes more; JPEG 2000 can, and an image of nothing else is refused with them.
 _MAX_RATIO = 1100
@@ -97,12 +96,17 @@ def read(paths: Sequence[Path], slice_axis: str) -> ImageVolume:
     return image_volume(place, values, _affine(place, frames, normal, notes), slice_axis, notes)
 
 
+def _clear_errors(path: Path) -> AbstractContextManager[None]:
+    cure = "If it is compressed, export it uncompressed; if it is damaged, copy it again"
+    return clear_errors(path, "a whole DICOM image", _BROKEN, cure)
+
+
 def _dataset(path: Path, **options: Any) -> Dataset:
     """Reads a file, unless it could unpack to more memory than there is: pydicom unpacks deflated files whole."""
     size = path.stat().st_size
     if size > _MAX_DEFLATED and read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         came = f"it is deflated, and larger ({size})"
-        _refuse(path, f"at most {_MAX_DEFLATED} bytes of deflated DICOM", came, "Export it uncompressed")
+        refuse(path, f"at most {_MAX_DEFLATED} bytes of deflated DICOM", came, "Export it uncompressed")
     return pydicom.dcmread(path, **options)
 
 
@@ -118,13 +122,13 @@ def _frames(path: Path) -> list[_Frame]:
 def _need_grey_magnitude(path: Path, dataset: Dataset) -> None:
     """Comes before the pixels are decoded: the header alone says what cannot be used."""
     if not any(key in dataset for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        _refuse(path, "an image", f"it has no pixel data ({dataset.get('Modality', 'no modality')})", "")
+        refuse(path, "an image", f"it has no pixel data ({dataset.get('Modality', 'no modality')})")
     colours = dataset.get("PhotometricInterpretation")
     if dataset.get("SamplesPerPixel", 1) != 1 or colours != "MONOCHROME2":
-        _refuse(path, "grey values (MONOCHROME2)", f"its pixels are {colours}", "Give the images of the scanner")
+        refuse(path, "grey values (MONOCHROME2)", f"its pixels are {colours}", "Give the images of the scanner")
     kind = next((_NO_MAGNITUDE[word] for word in _image_type(dataset) if word in _NO_MAGNITUDE), None)
     if kind:
-        _refuse(path, "magnitude images", f"they are {kind} images", "Give the magnitude images of the series")
+        refuse(path, "magnitude images", f"they are {kind} images", "Give the magnitude images of the series")
     shape = (int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows), int(dataset.Columns))
     need_voxels(path, shape, max(int(dataset.BitsAllocated) // 8, 1), path.stat().st_size, _ratio(dataset))
     need_memory(path, shape[0] * shape[1] * shape[2])
@@ -148,7 +152,7 @@ def _frame(path: Path, dataset: Dataset, i: int, values: np.ndarray) -> _Frame:
     missing = [key for key in _NEEDED if found[key] is None]
     if missing:
         came = f"frame {i} has no {' and no '.join(missing)}"
-        _refuse(path, "the position, direction and spacing of every slice", came, "Give the images of the scanner")
+        refuse(path, "the position, direction and spacing of every slice", came, "Give the images of the scanner")
     slope, intercept = (
         default if found[key] is None else float(found[key])
         for key, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
@@ -190,13 +194,13 @@ def _need_parallel(place: Path, frames: Sequence[_Frame]) -> None:
     first = frames[0]
     sizes = {frame.values.shape for frame in frames}
     if len(sizes) > 1:
-        _refuse(place, "images of one size in a series", f"there are {sorted(sizes)}", "Split the series")
+        refuse(place, "images of one size in a series", f"there are {sorted(sizes)}", "Split the series")
     here = np.array([*first.along_row, *first.along_column])
     turned = [np.abs([*frame.along_row, *frame.along_column] - here).max() for frame in frames]
     if max(turned) > _SAME_DIRECTION:
-        _refuse(place, "parallel slices", "they lie in several directions (a localizer?)", "Split the series")
+        refuse(place, "parallel slices", "they lie in several directions (a localizer?)", "Split the series")
     if {frame.spacing for frame in frames} != {first.spacing}:
-        _refuse(place, "one pixel spacing in a series", "there are several", "Split the series")
+        refuse(place, "one pixel spacing in a series", "there are several", "Split the series")
 
 
 def _affine(
@@ -209,7 +213,7 @@ def _affine(
         came = (
             f"{int((steps < _SAME_PLACE).sum())} of {len(frames)} lie where another one does (echoes, times, phases?)"
         )
-        _refuse(place, "each slice once in a series", came, "Keep one volume of them")
+        refuse(place, "each slice once in a series", came, "Keep one volume of them")
     step = float(np.median(steps)) if steps.size else first.thickness
     if steps.size and steps.max() > _MAX_UNEVEN * step:
         notes.append(f"slices are {steps.min():.3g} to {steps.max():.3g} mm apart: some seem to be missing")
@@ -219,21 +223,3 @@ def _affine(
     affine[:3, 2] = normal * step
     affine[:3, 3] = first.position
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-
-
-def _refuse(path: Path, expected: str, came: str, cure: str) -> NoReturn:
-    raise InputError(f"{path}: expected {expected}, but {came}. {f'{cure}, or leave' if cure else 'Leave'} it out")
-
-
-@contextmanager
-def _clear_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except _BROKEN as error:
-        reason = " ".join(str(error).split())[:400]
-        raise InputError(
-            f"{path}: expected a whole DICOM image, but it cannot be read ({reason}). If it is compressed, export it "
-            "uncompressed; if it is damaged, copy it again; or leave it out"
-        ) from error

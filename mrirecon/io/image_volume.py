@@ -1,8 +1,10 @@
 """What any image file becomes: magnitude images as parallel slices of one anatomical plane."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from nibabel import orientations
@@ -24,6 +26,7 @@ MAX_VOXELS = 1 << 29
 # Interpolation overshoots at edges by less; CT and normalised images are far below zero.
 _MAX_UNDERSHOOT = 0.2
 _MAX_ANISOTROPY = 2.0
+_MAX_REASON = 400  # characters of a library's message, which may quote what it read
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,26 @@ def image_volume(
         )
     _need_size(path, turned.shape[1:], plane)
     return ImageVolume(np.ascontiguousarray(turned), (along_slice, along_y, along_x), tuple(notes))
+
+
+def refuse(path: Path, expected: str, came: str, cure: str = "") -> NoReturn:
+    """Raises InputError for a file that cannot be used; it can always be left out."""
+    raise InputError(f"{path}: expected {expected}, but {came}. {f'{cure}, or leave' if cure else 'Leave'} it out")
+
+
+@contextmanager
+def clear_errors(path: Path, expected: str, broken: tuple[type[Exception], ...], cure: str) -> Iterator[None]:
+    """Within it, what a format's library raises on broken files is an InputError.
+
+    expected: what a sound file is. broken: all that the library, and what it reads with, may raise.
+    """
+    try:
+        yield
+    except InputError:  # a ValueError, as many that are broken
+        raise
+    except broken as error:
+        reason = " ".join(str(error).split())[:_MAX_REASON]
+        refuse(path, expected, f"it cannot be read ({reason})", cure)
 
 
 def need_voxels(path: Path, shape: Sequence[int], itemsize: int, num_bytes: int, ratio: int) -> None:

@@ -2,11 +2,8 @@
 
 import gzip
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
-from typing import NoReturn
 
 import nibabel
 import numpy as np
@@ -14,8 +11,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from mrirecon.errors import InputError
-from mrirecon.io.image_volume import ImageVolume, image_volume, need_memory, need_voxels
+from mrirecon.io.image_volume import ImageVolume, clear_errors, image_volume, need_memory, need_voxels, refuse
 
 ENDINGS = (".nii", ".nii.gz")
 
@@ -30,6 +26,8 @@ _BROKEN = (
     OverflowError,
 )  # fmt: skip
 
+_CURE = "It is damaged or cut short: copy or download it again"
+
 
 def is_nifti(path: Path) -> bool:
     """Whether a file has the name of a NIfTI file that can be read."""
@@ -41,7 +39,7 @@ def read(path: Path, slice_axis: str) -> ImageVolume:
 
     Raises InputError.
     """
-    with _clear_errors(path), _open(path) as file:
+    with clear_errors(path, "a whole NIfTI file", _BROKEN, _CURE), _open(path) as file:
         shape, kind = _need_sound_header(path, file)
         file.seek(0)
         image = kind.from_stream(file)
@@ -62,18 +60,18 @@ def _need_sound_header(path: Path, file: BufferedIOBase) -> tuple[tuple[int, ...
     # The signature of NIfTI-2 comes first in the file, that of NIfTI-1 last in its header.
     found = next((row for magic, row in _VERSIONS.items() if raw[row[0] : row[0] + 4] == magic), None)
     if found is None:
-        _refuse(path, "a NIfTI file (n+1 or n+2)", "it has no such signature", "Convert it to .nii or .nii.gz")
+        refuse(path, "a NIfTI file (n+1 or n+2)", "it has no such signature", "Convert it to .nii or .nii.gz")
     _, length, kind = found
     header = kind.header_class(raw[:length])
     shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), int(header.get_data_offset())
     if dtype.kind not in "iuf":
         kinds = {"c": "complex numbers", "V": "colours (RGB)"}
         cure = "Give the magnitude as one real number per voxel"
-        _refuse(path, "real numbers", f"it holds {kinds.get(dtype.kind, dtype)}", cure)
+        refuse(path, "real numbers", f"it holds {kinds.get(dtype.kind, dtype)}", cure)
     if len(shape) < 3:
-        _refuse(path, "a volume (x, y, z)", f"its shape is {shape}", "Give a volume")
+        refuse(path, "a volume (x, y, z)", f"its shape is {shape}", "Give a volume")
     if not length <= offset <= _MAX_HEADER:
-        _refuse(path, f"values after {length} to {_MAX_HEADER} bytes", f"they begin at {offset}", "Convert it again")
+        refuse(path, f"values after {length} to {_MAX_HEADER} bytes", f"they begin at {offset}", "Convert it again")
     size = path.stat().st_size
     stored, ratio = (size, _MAX_RATIO) if _is_compressed(path) else (max(size - offset, 0), 1)
     need_voxels(path, shape, dtype.itemsize, stored, ratio)
@@ -85,7 +83,7 @@ def _need_sound_end(path: Path, file: BufferedIOBase, most: int) -> None:
     """Reads a compressed file to its end, where its checksum is compared: nibabel stops at the last value."""
     while _is_compressed(path) and file.read(_CHUNK):
         if file.tell() > most:
-            _refuse(path, f"at most {most} bytes", "it unpacks to more", "Convert it again")
+            refuse(path, f"at most {most} bytes", "it unpacks to more", "Convert it again")
 
 
 def _is_compressed(path: Path) -> bool:
@@ -94,20 +92,3 @@ def _is_compressed(path: Path) -> bool:
 
 def _open(path: Path) -> BufferedIOBase:
     return gzip.open(path, "rb") if _is_compressed(path) else path.open("rb")
-
-
-def _refuse(path: Path, expected: str, came: str, cure: str) -> NoReturn:
-    raise InputError(f"{path}: expected {expected}, but {came}. {cure}, or leave the file out")
-
-
-@contextmanager
-def _clear_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except _BROKEN as error:
-        raise InputError(
-            f"{path}: expected a whole NIfTI file, but it cannot be read ({error}). It is damaged or cut short: "
-            "copy or download it again, or leave it out"
-        ) from error

@@ -29,7 +29,8 @@ def write(path: Path, dtype: np.dtype, num_slices: int, records: Iterable[np.nda
     )
     digest = sha256(header.getvalue())
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    num_bytes = len(header.getvalue()) + num_slices * dtype.itemsize
+    with replacing(path, num_bytes) as temporary, temporary.open("wb") as file:
         file.write(header.getvalue())
         for record in records:
             raw = record.tobytes()

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -44,6 +44,8 @@ def check_run(run: Any, name: str) -> None:
             raise InputError(f"{name}: `{part}` is missing: it cannot be told how the scores were made; evaluate again")
     if not isinstance(run["made_by"].get("data_sha256"), str):
         raise InputError(f"{name}: made_by.data_sha256, the fingerprint of the data, is missing: evaluate again")
+    if not isinstance(run["made_by"].get(_OTHERS, {}), dict):
+        raise InputError(f"{name}: made_by.{_OTHERS}: expected a fingerprint for each condition: evaluate again")
     for number, volume in enumerate(run["volumes"]):
         _check_volume(volume, f"{name}: volumes[{number}]")
     if len(volumes_of(run)) < len(run["volumes"]):
@@ -98,6 +100,29 @@ def score_of(volume: Mapping[str, Any], score: str) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
+def in_common(runs: Mapping[str, Run]) -> tuple[dict[str, Run], tuple[str, ...]]:
+    """The runs with their volumes under the conditions that all have, and the conditions that only some have.
+
+    Raises ConfigError where no condition is in all.
+    """
+    conditions = {name: dict.fromkeys(key_of(volume)[3] for volume in run["volumes"]) for name, run in runs.items()}
+    everything = dict.fromkeys(condition for found in conditions.values() for condition in found)
+    shared = [condition for condition in everything if all(condition in found for found in conditions.values())]
+    if not shared:
+        have = "; ".join(f"{name} has {', '.join(map(condition_text, found))}" for name, found in conditions.items())
+        raise ConfigError(f"the runs have no condition in common: {have}; evaluate all under one of them")
+    kept = {
+        name: run | {"volumes": [volume for volume in run["volumes"] if key_of(volume)[3] in shared]}
+        for name, run in runs.items()
+    }
+    return kept, tuple(condition for condition in everything if condition not in shared)
+
+
+def condition_text(condition: str) -> str:
+    """A condition in words; "" is none.  -> "undisturbed" """
+    return condition or "undisturbed"
+
+
 def check_comparable(runs: Mapping[str, Run]) -> None:
     """Raises ConfigError, naming the first difference, unless all were scored by one convention on one data set."""
     for (name, run), (other_name, other) in pairwise(runs.items()):
@@ -125,11 +150,21 @@ def _check_data(who: str, run: Run, other: Run) -> None:
             values = ones[key].get(name), others[key].get(name)
             if values[0] != values[1]:
                 raise ConfigError(f"{who}: {describe(key)} differs, {name} is {values[0]} and {values[1]}; {_DATA}")
-    prints = [side["made_by"]["data_sha256"] for side in (run, other)]
-    if prints[0] != prints[1]:
-        raise ConfigError(f"{who}: made_by.data_sha256 is {prints[0]} and {prints[1]}; {_DATA}")
+    _check_fingerprints(who, run["made_by"], other["made_by"], {key[3] for key in ones})
 
 
+def _check_fingerprints(who: str, one: Mapping[str, Any], other: Mapping[str, Any], conditions: Set[str]) -> None:
+    if one["data_sha256"] != other["data_sha256"]:
+        # Fingerprints were once of the volumes of all data sets together.
+        cure = _DATA if all(_OTHERS in side for side in (one, other)) else f"{_DATA}, with this version"
+        raise ConfigError(f"{who}: made_by.data_sha256 is {one['data_sha256']} and {other['data_sha256']}; {cure}")
+    ours, theirs = (side.get(_OTHERS) or {} for side in (one, other))
+    for name in sorted(conditions & ours.keys() & theirs.keys()):
+        if ours[name] != theirs[name]:
+            raise ConfigError(f"{who}: made_by.{_OTHERS} of {name} is {ours[name]} and {theirs[name]}; {_DATA}")
+
+
+_OTHERS = "other_data_sha256"
 _DATA = "evaluate both on the same volumes"
 
 

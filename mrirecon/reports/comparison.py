@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from mrirecon.errors import ConfigError
-from mrirecon.reports.comparable import Key, Run, check_comparable, check_run, score_of, volumes_of
+from mrirecon.reports.comparable import Key, Run, check_comparable, check_run, in_common, score_of, volumes_of
 from mrirecon.reports.statistics import Interval, SignedRank, mean_interval, signed_rank
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -89,9 +89,10 @@ class Comparison:
     for each condition the data were put under, the undisturbed first; empty where there is only one.
     """
 
-    runs: Mapping[str, Run]
+    runs: Mapping[str, Run]  # with the volumes under the conditions that all of them have
     scores: tuple[str, ...]
     not_in_all: tuple[str, ...]  # scores that only some of the runs have
+    left_out: tuple[str, ...]  # conditions that only some of the runs have
     groups: tuple[Group, ...]
     conditions: tuple[Group, ...]
 
@@ -104,12 +105,14 @@ class Comparison:
 def compare(runs: Mapping[str, Run]) -> Comparison:
     """All means and paired differences of evaluations by their names, in the order given.
 
-    Raises InputError where one lacks what is needed, ConfigError where they may not be compared.
+    Conditions that not all have are left out. Raises InputError where one lacks what is needed, ConfigError where they
+    may not be compared.
     """
     if not runs:
         raise ConfigError("there is nothing to compare: give an evaluation")
     for name, run in runs.items():
         check_run(run, name)
+    runs, left_out = in_common(runs)
     check_comparable(runs)
     tables = {name: volumes_of(run) for name, run in runs.items()}
     table = next(iter(tables.values()))
@@ -125,7 +128,7 @@ def compare(runs: Mapping[str, Run]) -> Comparison:
         for condition in ([base, *others] if others else [])
     ]
     not_in_all = tuple(score for score in SCORES if score not in scores and any(score in names for names in held))
-    return Comparison(runs, scores, not_in_all, tuple(groups), tuple(disturbed))
+    return Comparison(runs, scores, not_in_all, left_out, tuple(groups), tuple(disturbed))
 
 
 def acceleration_of(volume: Mapping[str, Any]) -> str:

@@ -9,15 +9,16 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from mrirecon.io.atomic import replacing
+from mrirecon.io.atomic import write_whole
 from mrirecon.reports import plots
-from mrirecon.reports.comparable import describe, score_of, volumes_of
+from mrirecon.reports.comparable import condition_text, describe, score_of, volumes_of
 from mrirecon.reports.comparison import SCORES, Comparison, Group, compare
 from mrirecon.reports.inputs import CURVES, read_curves, read_gallery
 from mrirecon.reports.words import (
     DifferenceRow,
     best_runs,
     difference_row,
+    left_out_text,
     main_scores,
     number,
     range_text,
@@ -26,7 +27,6 @@ from mrirecon.reports.words import (
 )
 
 _PLOTTED = ("ssim", "psnr", "nmse")
-_UNDISTURBED = "undisturbed"
 _AXES = {"train/loss": "training loss", "val/ssim": "SSIM", "val/psnr": "PSNR dB", "val/nmse": "NMSE", "lr": "rate"}
 _TITLES = {
     "train/loss": "Training loss", "val/ssim": "Validation SSIM", "val/psnr": "Validation PSNR",
@@ -51,6 +51,7 @@ def write_report(
     page = template("report.html.jinja").render(
         comparison=comparison,
         summary=summary(comparison),
+        left_out=left_out_text(comparison),
         scores=[(score, SCORES[score].label) for score in comparison.scores],
         not_in_all=[SCORES[score].label for score in comparison.not_in_all],
         tables=[_table(comparison, group) for group in comparison.groups],
@@ -60,7 +61,7 @@ def write_report(
         slices=_slices(comparison),
         conditions=_conditions(comparison),
         condition_tables=[
-            _table(comparison, group) | ({} if group.condition else {"title": f"{group.title}, {_UNDISTURBED}"})
+            _table(comparison, group) | ({} if group.condition else {"title": f"{group.title}, {condition_text('')}"})
             for group in comparison.conditions
         ],
         condition_differences=_differences(comparison, comparison.conditions[1:]),
@@ -74,8 +75,7 @@ def write_report(
     )
     output.mkdir(parents=True, exist_ok=True)
     path = output / "report.html"
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_whole(path, page)
     return path
 
 
@@ -193,7 +193,7 @@ def _conditions(comparison: Comparison) -> list[tuple[str, Markup]]:
         kinds.setdefault(" ".join(re.sub(r"[-+]?\d+(\.\d+)?", " ", group.condition).split()), []).append(group)
     found = []
     for kind, groups in kinds.items():
-        places = [base.condition or _UNDISTURBED, *(group.condition for group in groups)]
+        places = [condition_text(base.condition), *(group.condition for group in groups)]
         runs = {name: [g.means["ssim"][name].interval for g in (base, *groups)] for name in comparison.runs}
         svg = plots.along_conditions(places, runs, "SSIM", f"SSIM by run at: {', '.join(places)}")
         found.append((kind, Markup(svg)))
@@ -248,6 +248,8 @@ def _provenance(comparison: Comparison) -> list[tuple[str, dict[str, str], str]]
 
 
 def _text(value: Any) -> str:
+    if value is None or value == {}:
+        return "none"
     if isinstance(value, dict):
         return ", ".join(f"{key} {part}" for key, part in value.items())
-    return "none" if value is None else str(value)
+    return str(value)

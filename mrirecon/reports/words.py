@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mrirecon.reports.comparable import condition_text
 from mrirecon.reports.comparison import SCORES, Comparison, Difference, Group, Mean
 from mrirecon.reports.statistics import MIN_PAIRS, Interval
 
@@ -94,6 +95,12 @@ def summary(comparison: Comparison) -> str:
     )
 
 
+def left_out_text(comparison: Comparison) -> str:
+    """Which conditions were not compared, and why; nothing where all were."""
+    conditions = ", ".join(map(condition_text, comparison.left_out))
+    return f"Not in all runs, and so left out: {conditions}." if conditions else ""
+
+
 def _pairs(group: Group) -> list[Difference]:
     return next(iter(group.differences.values()), [])
 
@@ -150,6 +157,8 @@ def print_comparison(comparison: Comparison) -> None:
         console.print(f"Differences of {', '.join(rest)} are in the report: --output DIR.")
     for score in comparison.not_in_all:
         console.print(f"{SCORES[score].label} is not in all runs and was not compared.")
+    if comparison.left_out:
+        console.print(escape(left_out_text(comparison)), soft_wrap=True)
     console.print(escape(summary(comparison)), soft_wrap=True)
 
 
