@@ -1,5 +1,7 @@
 """Compares settings on a grid: python scripts/study.py study=lecture, or optimizer=[sgd,adam] lr=log(1e-4,1e1,6)"""
 
+import mrirecon.starting  # noqa: F401
+
 import shlex
 import sys
 from collections.abc import Sequence
