@@ -6,6 +6,7 @@ from typing import Any
 
 import hydra
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -21,6 +22,7 @@ from mrirecon.data.volumes import Progress
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.export import is_exported
 from mrirecon.module import ReconModule
+from mrirecon.option_lists import CONF
 from mrirecon.targets import check_targets
 
 # Settings of a data set that mean nothing for another one.
@@ -34,6 +36,14 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
+
+
+def compose(config_name: str, overrides: list[str]) -> DictConfig:
+    """The config that a command would have with these overrides."""
+    if GlobalHydra.instance().is_initialized():
+        return hydra.compose(config_name, overrides)
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(config_name, overrides)
 
 
 def instantiate(key: str, node: Any, **kwargs: Any) -> Any:

@@ -10,7 +10,6 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -19,7 +18,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from mrirecon.build import plain
+from mrirecon.build import compose, plain
 from mrirecon.checkpoints import read_checkpoint
 from mrirecon.errors import ConfigError, DivergedError, InputError
 from mrirecon.export import is_exported, weights_file
@@ -202,14 +201,6 @@ def _kind(value: Any) -> str:
         DictConfig: "a group of keys",
     }
     return names.get(type(value), "a list")
-
-
-def compose(config_name: str, overrides: list[str]) -> DictConfig:
-    """The config that a command would have with these overrides."""
-    if GlobalHydra.instance().is_initialized():
-        return hydra.compose(config_name, overrides)
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose(config_name, overrides)
 
 
 def explain(error: Exception, overrides: list[str], config_name: str) -> str:

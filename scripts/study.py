@@ -9,7 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from mrirecon.command import command, compose, guarded
+from mrirecon.build import compose
+from mrirecon.command import command, guarded
 from mrirecon.option_lists import CONF
 from mrirecon.study import progress
 from mrirecon.study.cell import is_finished, run_cell

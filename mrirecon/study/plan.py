@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mrirecon.command import compose
+from mrirecon.build import compose
 from mrirecon.errors import ConfigError
 from mrirecon.option_lists import CONF, is_group, nearest, no_option
 
