@@ -3,6 +3,7 @@
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,8 @@ _MAY_CHANGE = ("run_dir", "data.root", "data.num_workers", "data.check", "traine
 @command("tune")
 def main(cfg: DictConfig) -> int | None:
     _check(cfg)
+    # Lightning's hint, of every trial; the curves of one are not what a search is for.
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
     fixed, is_typed = _typed(list(HydraConfig.get().overrides.task))
     base = slim(_compose(fixed).cfg, cfg.without, ".")
     check_trial(base, cfg.metric)
@@ -158,7 +161,9 @@ def _typed(overrides: Sequence[str]) -> tuple[list[str], bool]:
 
 def _check(cfg: DictConfig) -> None:
     if cfg.num_trials < 1 or (cfg.timeout is not None and cfg.timeout <= 0):
-        raise ConfigError(f"num_trials={cfg.num_trials}, timeout={cfg.timeout}: expected 1 or more, and null or seconds")
+        raise ConfigError(
+            f"num_trials={cfg.num_trials}, timeout={cfg.timeout}: expected 1 or more, and null or seconds"
+        )
     if not cfg.sampler_seed >= 0:
         raise ConfigError(f"sampler_seed={cfg.sampler_seed}: expected 0 or more")
 

@@ -52,7 +52,7 @@ class Experiment:
 
         overrides: what was typed and found, which gives `cfg` over the defaults. remarks: lines of its comment.
         """
-        comment = [*remarks, self.command]
+        comment = [" ".join(line.splitlines()) for line in (*remarks, self.command)]
         text = "\n".join(["# @package _global_", self._mark, *(f"# {line}" for line in comment)])
         text += "\n" + experiment_yaml(overrides, cfg)
         self._check(text, cfg, compose)

@@ -106,7 +106,7 @@ def _outcome(trial: FrozenTrial, metric: str) -> str:
 
 def _settings(trial: FrozenTrial) -> str:
     overrides: Sequence[str] = trial.user_attrs.get(OVERRIDES, ())
-    return ("default " if trial.user_attrs.get(DEFAULT) else "") + " ".join(overrides)
+    return " ".join([*(["default"] if trial.user_attrs.get(DEFAULT) else []), *overrides])
 
 
 def _number(value: float | None, metric: str) -> str:

@@ -70,9 +70,10 @@ def open_space(texts: Sequence[str], is_typed: bool, fixed: Sequence[str], compo
     Raises ConfigError for a dimension that cannot be searched, or a value of it that cannot be set.
     """
     base = compose(fixed)
-    found = []
-    for dimension in map(parse_dimension, texts):
-        problem = _problem(dimension, fixed, base, [d.key for d in found])
+    found: list[Dimension] = []
+    # Optimizers first, here and when a point is drawn: whether there is a schedule to search depends on them.
+    for dimension in sorted(map(parse_dimension, texts), key=lambda dimension: dimension.key != "optimizer"):
+        problem = _problem(dimension, fixed, base, found)
         if problem and is_typed:
             raise ConfigError(f"{dimension}: {problem}")
         if problem:
@@ -81,7 +82,6 @@ def open_space(texts: Sequence[str], is_typed: bool, fixed: Sequence[str], compo
             found.append(_typed_like(dimension, base.value(dimension.key)))
     if not found:
         raise ConfigError("space: nothing is left to search: type a dimension, such as optimizer.lr=log(1e-4,1e-1)")
-    found.sort(key=lambda dimension: dimension.key != "optimizer")  # drawn first: a schedule depends on it
     _check_values(found, fixed, compose)
     return Space(tuple(found), _default_point(found, base))
 
@@ -101,10 +101,10 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def _problem(dimension: Dimension, fixed: Sequence[str], base: Composed, others: Sequence[str]) -> str:
-    """Why a dimension cannot be searched; nothing where it can."""
+def _problem(dimension: Dimension, fixed: Sequence[str], base: Composed, others: Sequence[Dimension]) -> str:
+    """Why a dimension cannot be searched beside others; nothing where it can."""
     key = dimension.key
-    if key in others:
+    if key in (other.key for other in others):
         return "is searched twice: give one dimension for it"
     if key in map(key_of, fixed):
         return "is searched and set as well: leave one of the two out"
@@ -112,8 +112,9 @@ def _problem(dimension: Dimension, fixed: Sequence[str], base: Composed, others:
         return "is the same in all trials, or their scores would not compare: set it to one value"
     if not base.has(key):
         return f"there is no such key{nearest(key, _names(base.cfg))}"
-    if key == "scheduler" and "optimizer" not in others and brings_schedule(base.choices.get("optimizer")):
-        return f"optimizer={base.choices['optimizer']} brings its own schedule: leave it out, or choose another one"
+    optimizers = next((other.options for other in others if other.key == "optimizer"), (base.choices["optimizer"],))
+    if key == "scheduler" and all(map(brings_schedule, optimizers)):
+        return f"optimizer {', '.join(optimizers)} brings its own schedule: leave it out, or choose another one"
     if is_group(key):
         return _group_problem(dimension)
     if isinstance(base.value(key), DictConfig):
@@ -124,9 +125,9 @@ def _problem(dimension: Dimension, fixed: Sequence[str], base: Composed, others:
 def _group_problem(dimension: Dimension) -> str:
     if dimension.interval is not None or not dimension.options:
         return f"expected choice(...) of the options of conf/{dimension.key}"
-    if dimension.key == "optimizer" and all(map(brings_schedule, dimension.options)):
-        return ""
-    return next(filter(None, (no_option(dimension.key, option) for option in dimension.options if option != "null")), "")
+    return next(
+        filter(None, (no_option(dimension.key, option) for option in dimension.options if option != "null")), ""
+    )
 
 
 def _typed_like(dimension: Dimension, default: Any) -> Dimension:
@@ -142,10 +143,9 @@ def _typed_like(dimension: Dimension, default: Any) -> Dimension:
 def _check_values(dimensions: Sequence[Dimension], fixed: Sequence[str], compose: Compose) -> None:
     """Composes each option and each end of an interval, the others at their first: a bad one is found now."""
     first = {dimension.key: dimension.edges()[0] for dimension in dimensions}
-    for dimension in dimensions:
-        for edge in dimension.edges():
-            point = {**first, dimension.key: edge}
-            compose([*fixed, *(f"{key}={value}" for key, value in point.items())])
+    points = [first, *({**first, d.key: edge} for d in dimensions for edge in d.edges()[1:])]
+    for point in points:
+        compose([*fixed, *(f"{key}={value}" for key, value in point.items())])
 
 
 def _default_point(dimensions: Sequence[Dimension], base: Composed) -> dict[str, Any] | None:
@@ -157,7 +157,9 @@ def _default_point(dimensions: Sequence[Dimension], base: Composed) -> dict[str,
             continue
         params = _params(dimension, value)
         if params is None:
-            log.info("The default %s=%s lies outside %s; it is tried all the same", dimension.key, value, dimension.text)
+            log.info(
+                "The default %s=%s lies outside %s; it is tried all the same", dimension.key, value, dimension.text
+            )
             return None
         point |= params
     return point

@@ -230,4 +230,6 @@ def _load(file: Path, direction: str, pruner: BasePruner, heartbeat: int) -> opt
             storage=storage, study_name="tune", direction=direction, pruner=pruner, load_if_exists=True
         )
     except (DatabaseError, RuntimeError) as error:
-        raise InputError(f"{file}: is no readable file of trials ({str(error).splitlines()[0]}): move it away") from error
+        raise InputError(
+            f"{file}: is no readable file of trials ({str(error).splitlines()[0]}): move it away"
+        ) from error

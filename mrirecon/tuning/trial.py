@@ -118,7 +118,9 @@ def train_trial(cfg: DictConfig, data: Data, metric: str, report: Report) -> tup
         trainer.callbacks.append(reporter)  # type: ignore[attr-defined]
         trainer.fit(module, data.of(cfg))
         if reporter.best is None:
-            raise ConfigError("trainer.max_epochs, check_val_every_n_epoch: no epoch was validated; let trials run longer")
+            raise ConfigError(
+                "trainer.max_epochs, check_val_every_n_epoch: no epoch was validated; let trials run longer"
+            )
         write_final(trainer.logger, reporter.best, trainer.global_step)
         return reporter.best, reporter.is_pruned
     except DivergedError as error:
