@@ -1,4 +1,4 @@
-"""Searches the best settings: python scripts/tune.py 'optimizer.lr=log(1e-4,1e-1)' 'scheduler=choice(constant,cosine)'"""
+"""Searches the best settings: python scripts/tune.py 'optimizer.lr=log(1e-4,1e-1)' 'scheduler=choice(step,cosine)'"""
 
 import shlex
 import sys
@@ -44,12 +44,13 @@ def main(cfg: DictConfig) -> int | None:
     base = slim(_compose(fixed).cfg, cfg.without, ".")
     check_trial(base, cfg.metric)
     space = open_space(cfg.space, is_typed, fixed, _compose)
-    output, data = output_folder(cfg.output), Data(CountProgress())
-    identity = _identity(cfg, base, space, digests(data.of(base)))
     pruner = make_pruner(cfg.pruner, cfg.num_startup, cfg.num_warmup)
+    experiment = Experiment(cfg.experiment_dir, str(cfg.name))
+    output, data = output_folder(str(cfg.output)), Data(CountProgress())
+    identity = _identity(cfg, base, space, digests(data.of(base)))
     args = (space.default, pruner, cfg.num_startup, cfg.sampler_seed, cfg.heartbeat)
     search = Search(output, METRICS[cfg.metric], identity, *args)
-    experiment = Experiment(cfg.experiment_dir, cfg.name, search.name)
+    experiment.claim(search.name)
     keep = partial(_keep, cfg, search, experiment, fixed, identity)
 
     _run(cfg, search, partial(_objective, cfg, space, fixed, data), keep)
@@ -160,12 +161,14 @@ def _typed(overrides: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def _check(cfg: DictConfig) -> None:
-    if cfg.num_trials < 1 or (cfg.timeout is not None and cfg.timeout <= 0):
+    if cfg.num_trials < 1 or not (cfg.timeout is None or (isinstance(cfg.timeout, int | float) and cfg.timeout > 0)):
         raise ConfigError(
             f"num_trials={cfg.num_trials}, timeout={cfg.timeout}: expected 1 or more, and null or seconds"
         )
-    if not cfg.sampler_seed >= 0:
-        raise ConfigError(f"sampler_seed={cfg.sampler_seed}: expected 0 or more")
+    if cfg.sampler_seed < 0 or cfg.heartbeat < 1:
+        raise ConfigError(
+            f"sampler_seed={cfg.sampler_seed}, heartbeat={cfg.heartbeat}: expected 0 or more, and seconds, 1 or more"
+        )
 
 
 def _identity(cfg: DictConfig, base: DictConfig, space: Space, data: dict[str, str]) -> dict[str, Any]:

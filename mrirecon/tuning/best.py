@@ -20,21 +20,24 @@ from mrirecon.tuning.space import Compose, key_of
 class Experiment:
     """The file `experiment/NAME.yaml` that a search keeps its best config in.
 
-    search: the name of the search, by which it knows its own file again. Raises ConfigError for a name or folder that
-    Hydra would not find, and where there is a file of that name that the search has not written.
+    Raises ConfigError for a name or folder that Hydra would not find.
     """
 
-    def __init__(self, folder: str | None, name: str, search: str) -> None:
+    def __init__(self, folder: str | None, name: str) -> None:
         self.folder = CONF / "experiment" if folder is None else Path(folder).resolve()
-        self.name, self._mark = name, f"# search {search}"
+        self.name, self._mark = name, ""
         if self.folder.name != "experiment":
             raise ConfigError(
-                f"experiment_dir={folder}: expected a folder called experiment, as experiment={name} is looked for in one"
+                f"experiment_dir={folder}: expected a folder called experiment: experiment={name} is looked for in one"
             )
         if not name.replace("-", "_").isidentifier():
             raise ConfigError(f"name={name}: expected letters, digits, - and _, as experiment={name} is to be typed")
+
+    def claim(self, search: str) -> None:
+        """Says which search it is of; ConfigError where there is a file of that name that this one has not written."""
+        self._mark = f"# search {search}"
         if self.path.exists() and self._mark not in self.path.read_text().splitlines():
-            raise ConfigError(f"name={name}: {self.path} is there and is not of this search: give another name=NAME")
+            raise ConfigError(f"name={self.name}: {self.path} is there and not of this search: give another name=NAME")
 
     @property
     def path(self) -> Path:
@@ -103,8 +106,9 @@ def experiment_yaml(overrides: Sequence[str], cfg: DictConfig) -> str:
 def _raw(cfg: DictConfig, key: str) -> Any:
     """A value as it stands in the config, its interpolations left alone."""
     parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    return OmegaConf.to_container(node, resolve=False)[name]
+    node = OmegaConf.to_container(OmegaConf.select(cfg, parent) if parent else cfg, resolve=False)
+    assert isinstance(node, dict)
+    return node[name]
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:

@@ -157,9 +157,7 @@ def _default_point(dimensions: Sequence[Dimension], base: Composed) -> dict[str,
             continue
         params = _params(dimension, value)
         if params is None:
-            log.info(
-                "The default %s=%s lies outside %s; it is tried all the same", dimension.key, value, dimension.text
-            )
+            log.info("The default %s=%s lies outside %s: it is tried even so", dimension.key, value, dimension.text)
             return None
         point |= params
     return point
@@ -201,7 +199,7 @@ def _inner_name(dimension: Dimension) -> str:
 
 def _names(cfg: DictConfig, prefix: str = "") -> list[str]:
     names = []
-    for key in cfg:
+    for key in map(str, cfg):
         child = cfg._get_node(key)
         names.append(f"{prefix}{key}")
         if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():

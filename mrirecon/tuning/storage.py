@@ -16,6 +16,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import DatabaseError
 
@@ -116,7 +117,7 @@ class Search:
     @property
     def is_maximized(self) -> bool:
         """Whether a larger score is a better one."""
-        return self.study.direction == optuna.study.StudyDirection.MAXIMIZE
+        return self.study.direction == StudyDirection.MAXIMIZE
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -140,7 +141,7 @@ class Search:
             )
 
     def _sampler(self) -> TPESampler:
-        """A new one for each trial, its seed that of the trial: processes draw differently, a continued search alike."""
+        """A new one for each trial, its seed the trial's: processes draw differently, a continued search alike."""
         entropy = (self.seed, len(self.study.get_trials(deepcopy=False)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -212,22 +213,25 @@ def _retry() -> Callable[[optuna.Study, FrozenTrial], None]:
 
 
 def _load(file: Path, direction: str, pruner: BasePruner, heartbeat: int) -> optuna.Study:
+    file = file.resolve()
     if set("?{}") & set(str(file)):
         raise ConfigError(f"output={file.parent}: a folder's name with ?, {{ or }} cannot be told to SQLite")
-    if heartbeat < 1:
-        raise ConfigError(f"heartbeat={heartbeat}: expected seconds, 1 or more")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             storage = RDBStorage(
-                f"sqlite:///{file.resolve()}",
+                f"sqlite:///{file}",
                 engine_kwargs={"connect_args": {"timeout": 60}},  # seconds to wait while another process writes
                 heartbeat_interval=heartbeat,
                 grace_period=_SIGNS_MISSED * heartbeat,
                 heartbeat_stale_trial_callback=_retry(),
             )
         return optuna.create_study(
-            storage=storage, study_name="tune", direction=direction, pruner=pruner, load_if_exists=True
+            storage=storage,
+            study_name="tune",
+            direction=StudyDirection[direction.upper()],
+            pruner=pruner,
+            load_if_exists=True,
         )
     except (DatabaseError, RuntimeError) as error:
         raise InputError(

@@ -112,17 +112,9 @@ def train_trial(cfg: DictConfig, data: Data, metric: str, report: Report) -> tup
     Raises TrialError where training diverged or the device's memory was too small, ConfigError and InputError for what
     would end any trial.
     """
-    reporter = Reporter(metric, report)
+    datamodule = data.of(cfg)
     try:
-        module, trainer = build_module(cfg), build_trainer(cfg)
-        trainer.callbacks.append(reporter)  # type: ignore[attr-defined]
-        trainer.fit(module, data.of(cfg))
-        if reporter.best is None:
-            raise ConfigError(
-                "trainer.max_epochs, check_val_every_n_epoch: no epoch was validated; let trials run longer"
-            )
-        write_final(trainer.logger, reporter.best, trainer.global_step)
-        return reporter.best, reporter.is_pruned
+        return _train(cfg, datamodule, Reporter(metric, report))
     except DivergedError as error:
         raise TrialError(f"diverged: {error}") from error
     except torch.OutOfMemoryError as error:
@@ -134,7 +126,19 @@ def train_trial(cfg: DictConfig, data: Data, metric: str, report: Report) -> tup
             raise KeyboardInterrupt from error
         raise
     finally:
-        gc.collect()  # a model and its trainer know each other; their memory is needed for the next one
+        # The data outlives the trial, a model and its trainer know each other: their memory is needed for the next.
+        datamodule.trainer = None
+        gc.collect()
+
+
+def _train(cfg: DictConfig, datamodule: ReconDataModule, reporter: Reporter) -> tuple[dict[str, Any], bool]:
+    module, trainer = build_module(cfg), build_trainer(cfg)
+    trainer.callbacks.append(reporter)  # type: ignore[attr-defined]
+    trainer.fit(module, datamodule)
+    if reporter.best is None:
+        raise ConfigError("trainer.max_epochs, check_val_every_n_epoch: no epoch was validated: train longer")
+    write_final(trainer.logger, reporter.best, trainer.global_step)
+    return reporter.best, reporter.is_pruned
 
 
 def trial_folder(output: Path, number: int) -> Path:
