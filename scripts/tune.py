@@ -73,7 +73,7 @@ def _run(cfg: DictConfig, search: Search, objective: Any, keep: Any) -> None:
             num_done = sum(map(is_result, search.trials()))
             rate = (time.monotonic() - begin) / max(1, num_done - num_before)
             print(trial_line(trial, search, cfg.metric, cfg.num_trials, rate * (cfg.num_trials - num_done)), flush=True)
-            keep()
+            keep(trial.number)
             continue
         num_running = search.num_running()
         if num_running == 0:
@@ -110,12 +110,17 @@ def _objective(cfg: DictConfig, space: Space, fixed: Sequence[str], data: Data, 
 
 
 def _keep(
-    cfg: DictConfig, search: Search, experiment: Experiment, fixed: Sequence[str], identity: dict[str, Any]
+    cfg: DictConfig,
+    search: Search,
+    experiment: Experiment,
+    fixed: Sequence[str],
+    identity: dict[str, Any],
+    number: int | None = None,
 ) -> None:
-    """Writes what is known so far: the trials, and the best config as an experiment."""
+    """Writes what is known so far: the trials and, where it is trial `number` or none is given, the best config."""
     write_json(Path(cfg.output) / "tune.json", summary(search, cfg.metric, identity))
     best = search.best()
-    if best is None:
+    if best is None or number not in (None, best.number):
         return
     overrides = [*fixed, *best.user_attrs[OVERRIDES]]
     num_done = sum(map(is_result, search.trials()))

@@ -385,16 +385,16 @@ def test_a_search_goes_on_keeps_diverged_trials_and_its_best_trains_to_the_same_
     first = run(tmp_path, "tune", *typed(folder, tmp_path, *space, "num_trials=1"))
     assert first.returncode == 0, first.stderr
     assert "trial 0 (1/1)" in first.stdout
-    done = run(tmp_path, "tune", *typed(folder, tmp_path, *space, "num_trials=4"))
+    done = run(tmp_path, "tune", *typed(folder, tmp_path, *space, "num_trials=3"))
     assert done.returncode == 0, done.stderr
     assert [line.split("  ")[0] for line in done.stdout.splitlines() if "  best " in line] == [
-        "trial 1 (2/4)", "trial 2 (3/4)", "trial 3 (4/4)"
+        "trial 1 (2/3)", "trial 2 (3/3)"
     ]  # fmt: skip
     found = json.loads((tmp_path / "search" / "tune.json").read_text())
     trials = found["trials"]
     assert trials[0]["overrides"] == ["optimizer.lr=0.1", "scheduler=onecycle"]  # the default of optimizer=sgd
     diverged = [trial for trial in trials if "optimizer.lr=1e30" in trial["overrides"]]
-    assert 0 < len(diverged) < 4
+    assert 0 < len(diverged) < 3
     assert all(t["state"] == "pruned" and t["reason"].startswith("diverged: ") for t in diverged)
     assert "val/ssim diverged" in done.stdout
 
