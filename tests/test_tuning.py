@@ -381,7 +381,7 @@ def typed(folder: Path, cwd: Path, *more: str) -> list[str]:
 def test_a_search_goes_on_keeps_diverged_trials_and_its_best_trains_to_the_same_score(
     folder: Path, tmp_path: Path
 ) -> None:
-    space = ["optimizer=sgd", "optimizer.lr=choice(0.1,1e30)", "scheduler=choice(constant,onecycle)"]
+    space = ["optimizer=sgd", "optimizer.lr=choice(0.1,1e30)", "scheduler=choice(constant,onecycle)", "sampler_seed=1"]
     first = run(tmp_path, "tune", *typed(folder, tmp_path, *space, "num_trials=1"))
     assert first.returncode == 0, first.stderr
     assert "trial 0 (1/1)" in first.stdout
