@@ -14,18 +14,20 @@ FLOORS = {
     "export": 4, "model_card": 4, "gallery": 4, "option_lists": 4, "targets": 4, "checkpoints": 4,
     "job_names": 4, "reports": 4,
     "build": 4, "reconstruct": 4, "evaluation": 4, "regularisation": 4, "inspection": 4, "preparation": 4,
-    "benchmarks": 5, "study": 5, "command": 5,
+    "benchmarks": 5, "study": 5, "tuning": 5, "command": 5,
 }  # fmt: skip
 # Third party -> where it may be imported.
 ALLOWED = {
     "h5py": ("io/",),
     "pytorch_lightning": (
         "data/datamodule.py", "module.py", "callbacks/", "build.py", "evaluation.py", "gallery.py", "command.py",
-        "benchmarks/overhead.py", "study/cell.py",
+        "benchmarks/overhead.py", "study/cell.py", "tuning/trial.py",
     ),
     "lightning_fabric": ("build.py", "command.py"),
     "hydra": ("build.py", "command.py"),
-    "omegaconf": ("build.py", "command.py", "option_lists.py", "study/plan.py", "study/cell.py"),
+    "omegaconf": ("build.py", "command.py", "option_lists.py", "study/plan.py", "study/cell.py", "tuning/"),
+    "optuna": ("tuning/",),
+    "sqlalchemy": ("tuning/storage.py",),
     "defusedxml": ("io/",),
     "filelock": ("io/",),
     "nibabel": ("io/",),
