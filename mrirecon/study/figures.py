@@ -14,6 +14,7 @@ from mrirecon.reports.plots import colour_of, dash_of, svg_panel
 from mrirecon.study.results import Family, PartResults, Run, Setting
 
 _MOST_LINES = 7  # in one panel
+_MOST_TICKS = 6
 _INK = "#010203"  # what `svg_panel` takes for the page's text colour
 
 
@@ -103,6 +104,9 @@ def _over_lr(results: PartResults, families: Sequence[Family], labels: Sequence[
         ax.set(xscale="log", xlabel="learning rate (x: diverged)", ylabel="final validation SSIM")
         ax.set_ylim(bottom - 0.02, max([*scores, floor]) + 0.02)
         _plain_numbers(ax.xaxis)
+        rates = sorted({s.lr for family in families for s in family.settings if s.lr is not None})
+        if len(rates) <= _MOST_TICKS:
+            ax.set_xticks(rates)
         _legend(ax)
 
     return svg_panel(draw, f"Final SSIM over the learning rate: {', '.join(labels)}")

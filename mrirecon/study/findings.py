@@ -16,6 +16,7 @@ from mrirecon.study.results import (
 )
 
 _RISES = 0.2  # of the steps: a loss that rises in more of them oscillates
+_MOST_NAMES = 6  # in a sentence
 _CRAWLS = 0.5  # of the largest fall of the loss: less is called crawling
 
 
@@ -285,4 +286,6 @@ def _range(values: Sequence[float], form: str) -> str:
 
 
 def _list(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    """`a, b and c`; of many the first, and how many more"""
+    shown = [*names] if len(names) <= _MOST_NAMES else [*names[: _MOST_NAMES - 1], f"{len(names) - _MOST_NAMES + 1} more"]
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))

@@ -209,8 +209,8 @@ def _score(family: Family) -> float:
 
 
 def label_of(axes: Mapping[str, Value]) -> str:
-    """Values of axes in words.  {"optimizer": "adam", "model.norm": "group"} -> "adam, group" """
-    return ", ".join(_named(key, value) for key, value in axes.items())
+    """Values of axes in words.  {"optimizer": "adam", "model.norm": "group"} -> "adam + group" """
+    return " + ".join(_named(key, value) for key, value in axes.items())
 
 
 def _named(key: str, value: Value) -> str:
