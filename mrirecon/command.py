@@ -105,7 +105,7 @@ def guarded(action: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         _stop("stopped by Ctrl-C", 130)
     except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into exit(1)
+        if isinstance(error.__context__, KeyboardInterrupt) and error.code != 130:  # Lightning turns it into exit(1)
             _stop("stopped by Ctrl-C; the last checkpoint is that of the last whole epoch", 130)
         raise
     else:

@@ -72,8 +72,14 @@ def _run(study: Study, planned: Sequence[Grid], command_line: str) -> list[Cell]
         if not all(is_finished(study.output / cell.folder) for cell in grid.cells()):
             typed = sys.argv
             sys.argv = [typed[0], "--multirun", *grid.overrides(study.output), *study.launch]
-            train_cell()
-            sys.argv = typed
+            try:
+                train_cell()
+            except SystemExit as ended:
+                if ended.code == 130:
+                    print("Finished trainings are kept: the same command goes on with the others.")
+                raise
+            finally:
+                sys.argv = typed
     return cells
 
 

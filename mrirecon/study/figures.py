@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from mrirecon.reports.plots import colour_of, dash_of, svg_panel
 from mrirecon.study.results import Family, PartResults, Run, Setting
@@ -63,7 +63,7 @@ def _limits(results: PartResults) -> tuple[float, float]:
     floor = [results.zero_filled["ssim"]] if results.zero_filled else []
     ends = [curve[-1] for curve in curves] + floor
     high, low = max([*floor, *(max(curve) for curve in curves)]), min(ends)
-    pad = 0.25 * max(high - low, 0.02)
+    pad = max(0.25 * (high - low), 0.08)
     return max(low - pad, min([*floor, *(min(curve) for curve in curves)]) - 0.01), high + 0.2 * pad
 
 
@@ -104,6 +104,7 @@ def _over_lr(results: PartResults, families: Sequence[Family], labels: Sequence[
         ax.set(xscale="log", xlabel="learning rate (x: diverged)", ylabel="final validation SSIM")
         ax.set_ylim(bottom - 0.02, max([*scores, floor]) + 0.02)
         _plain_numbers(ax.xaxis)
+        ax.xaxis.set_major_locator(LogLocator())
         rates = sorted({s.lr for family in families for s in family.settings if s.lr is not None})
         if len(rates) <= _MOST_TICKS:
             ax.set_xticks(rates)
@@ -182,6 +183,7 @@ def _zero_filled(ax: Axes, results: PartResults) -> None:
 
 def _plain_numbers(axis: Axis) -> None:
     """Of a logarithmic axis: the page has no mathematical letters."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 

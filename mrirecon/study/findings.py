@@ -287,5 +287,6 @@ def _range(values: Sequence[float], form: str) -> str:
 
 def _list(names: Sequence[str]) -> str:
     """`a, b and c`; of many the first, and how many more"""
-    shown = [*names] if len(names) <= _MOST_NAMES else [*names[: _MOST_NAMES - 1], f"{len(names) - _MOST_NAMES + 1} more"]
+    num_more = len(names) - _MOST_NAMES + 1
+    shown = [*names] if num_more < 2 else [*names[: _MOST_NAMES - 1], f"{num_more} more"]
     return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
