@@ -290,8 +290,10 @@ def test_normalizations_are_ordered_by_the_range_they_allow(tmp_path: Path) -> N
         for lr in (0.001, 0.01, 0.1, 1.0, 10.0)
     ]
     first, second = findings(results_of(tmp_path, runs, "normalization"))
-    assert "at least 0.7000" in first
-    assert second == "Usable: group 2.9 decades, none 0.9 decades."
+    assert "above zero-filled (0.5000)" in first
+    assert "half of the best gain (0.7000)" in first
+    # from .45 to .9 and back within a decade each: .5 is crossed after 1/9 of it, .7 after 5/9
+    assert second == "By norm: group 3.8 (2.9), none 1.8 (0.9)."
 
 
 def test_the_best_is_named_with_what_cannot_be_told_from_it(tmp_path: Path) -> None:

@@ -170,19 +170,26 @@ def _sped_up(results: PartResults, family: Family, plain: Setting) -> str:
 
 
 def normalization(results: PartResults) -> list[str]:
-    """How wide the range of usable step sizes is for each norm."""
-    threshold = results.usable
-    if threshold is None:
-        return ["No training was better than zero-filled, so no step size is usable at this budget."]
-    found = [f"Usable is a step size with SSIM of at least {_ssim(threshold)}: half of the best gain over zero-filled."]
+    """How wide the range of step sizes is that work with each norm."""
+    if results.usable is None or results.zero_filled is None:
+        return ["No training was better than zero-filled, so no step size works at this budget."]
+    levels = results.zero_filled["ssim"], results.usable
+    found = [
+        f"Decades of step sizes with an SSIM above zero-filled ({_ssim(levels[0])}), and in brackets with half of the best "
+        f"gain ({_ssim(levels[1])})."
+    ]
     for others, families in _by(results, "norm").items():
-        widths = {norm: family.usable_decades(threshold) for norm, family in families.items()}
+        widths = {norm: [family.usable_decades(level) for level in levels] for norm, family in families.items()}
         texts = [
-            f"{norm} {'at least ' if is_open and width else ''}{width:.1f} decades"
-            for norm, (width, is_open) in sorted(widths.items(), key=lambda item: -item[1][0])
+            f"{norm} {_decades(*wide)} ({_decades(*good)})"
+            for norm, (wide, good) in sorted(widths.items(), key=lambda item: -item[1][0][0])
         ]
-        found.append(f"{others or 'Usable'}: {', '.join(texts)}.")
+        found.append(f"{others or 'By norm'}: {', '.join(texts)}.")
     return found
+
+
+def _decades(width: float, is_open: bool) -> str:
+    return f"{'at least ' if is_open and width else ''}{width:.1f}"
 
 
 def _by(results: PartResults, name: str) -> dict[str, dict[str, Family]]:
