@@ -175,7 +175,7 @@ def normalization(results: PartResults) -> list[str]:
         return ["No training was better than zero-filled, so no step size works at this budget."]
     levels = results.zero_filled["ssim"], results.usable
     found = [
-        f"Decades of step sizes with an SSIM above zero-filled ({_ssim(levels[0])}), and in brackets with half of the best "
+        f"Decades of step sizes with an SSIM above zero-filled ({_ssim(levels[0])}), in brackets with half of the best "
         f"gain ({_ssim(levels[1])})."
     ]
     for others, families in _by(results, "norm").items():
