@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import platform
 import re
 from collections.abc import Iterable, Mapping
@@ -116,6 +117,15 @@ def model_name(class_name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
 
 
+def json_config(config: Any) -> Any:
+    """A plain config as JSON can hold it: numbers that are not finite, as Prodigy's growth rate, become text."""
+    if isinstance(config, dict):
+        return {key: json_config(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [json_config(value) for value in config]
+    return str(config) if isinstance(config, float) and not math.isfinite(config) else config
+
+
 def made_by(
     origin: Origin,
     datamodule: ReconDataModule,
@@ -137,7 +147,7 @@ def made_by(
         "data_sha256": data_digest(volumes),
         "other_data_sha256": {condition: data_digest(some) for condition, some in others.items()},
         "versions": versions(),
-        "config": origin.config,
+        "config": json_config(origin.config),
         "command": origin.command,
     }
 

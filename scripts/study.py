@@ -7,79 +7,87 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from mrirecon.build import compose
-from mrirecon.command import command, guarded
+from mrirecon.command import command, explain, guarded
+from mrirecon.errors import ConfigError, InputError
+from mrirecon.io.atomic import alone_in, output_folder
 from mrirecon.option_lists import CONF
 from mrirecon.study import progress
-from mrirecon.study.cell import is_finished, run_cell
+from mrirecon.study.cell import check_settings, is_finished, run_cell
 from mrirecon.study.page import write_page
-from mrirecon.study.plan import (
-    LR_FACTOR,
-    Cell,
-    Grid,
-    Part,
-    Study,
-    grids,
-    more_seeds,
-    optimizers_of,
-    presets,
-    read_study,
-)
+from mrirecon.study.plan import LR_FACTOR, Cell, Grid, Part, Study, grids, more_seeds, optimizers_of
 from mrirecon.study.results import best_settings, read_part
+from mrirecon.study.typed import presets, read_study
 
 
 @command("train")
 def train_cell(cfg: DictConfig) -> None:
     folder = Path(cfg.run_dir)
-    if run_cell(cfg):
-        print(progress.line(folder.parent.parent, folder), flush=True)
+    output = folder.parent.parent
+    try:
+        if run_cell(cfg):
+            print(progress.line(output, folder), flush=True)
+    except (ConfigError, InputError) as error:
+        # What refuses the first would refuse all; and a folder with a training of other settings is no such failure.
+        if is_finished(folder) or not any(output.glob("*/*/cell.json")):
+            raise
+        print(f"error: {folder.relative_to(output)}: {error}", file=sys.stderr, flush=True)
 
 
-def main(typed: list[str]) -> None:
+def main(typed: list[str]) -> int | None:
     study = read_study(typed)
     command_line = shlex.join(["python", *sys.orig_argv[1:]])
     planned = [grid for part in study.parts for grid in grids(part, _default_lr(part))]
-    cells = _run(study, planned, command_line)
-    further = [
-        grid
-        for part in study.parts
-        for grid in more_seeds(part, best_settings(read_part(study.output, part, cells, study.reach)))
-    ]
-    if further:
-        cells += _run(study, further, command_line)
-    page, summary = write_page(study, cells, command_line)
+    for grid in planned:
+        check_settings(_composed(grid.first()))
+    with alone_in(output_folder(study.output)):
+        cells = _run(study, planned, command_line)
+        further = [
+            grid
+            for part in study.parts
+            for grid in more_seeds(part, best_settings(read_part(study.output, part, cells, study.reach)))
+        ]
+        cells += _run(study, further, command_line) if further else []
+        page, summary = write_page(study, cells, command_line)
     print(f"\n{summary}\n\n-> {page}\n   tensorboard --logdir {shlex.quote(str(study.output))}")
+    return None if all(is_finished(study.output / cell.folder) for cell in cells) else 4
 
 
 def _default_lr(part: Part) -> dict[str, float]:
     """Of each optimizer, where its multiples are to be tried."""
     if LR_FACTOR not in part.axes:
         return {}
-    settings = [setting for setting in part.settings if not setting.startswith(("optimizer=", "optimizer.lr="))]
-    return {
-        name: float(compose("train", [*settings, f"optimizer={name}"]).optimizer.lr) for name in optimizers_of(part)
-    }
+    settings = [setting for setting in Grid(part, {}, ()).settings if not setting.startswith("optimizer")]
+    return {name: float(_composed([*settings, f"optimizer={name}"]).optimizer.lr) for name in optimizers_of(part)}
+
+
+def _composed(overrides: list[str]) -> DictConfig:
+    try:
+        return compose("train", overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, overrides, "train")) from error
 
 
 def _run(study: Study, planned: Sequence[Grid], command_line: str) -> list[Cell]:
-    """Runs the cells of some grids that are not finished yet, each grid as a multirun of Hydra."""
+    """Runs the cells of some grids, each grid as a multirun of Hydra; those that are finished are only compared."""
     cells = [cell for grid in planned for cell in grid.cells()]
     done = progress.start(study, cells, command_line)
     print(f"{study.title}: {len(cells)} trainings in {study.output}" + (f", {done} of them finished" if done else ""))
-    for grid in planned:
-        if not all(is_finished(study.output / cell.folder) for cell in grid.cells()):
-            typed = sys.argv
+    typed = sys.argv
+    try:
+        for grid in planned:
             sys.argv = [typed[0], "--multirun", *grid.overrides(study.output), *study.launch]
-            try:
-                train_cell()
-            except SystemExit as ended:
-                if ended.code == 130:
-                    print("Finished trainings are kept: the same command goes on with the others.")
-                raise
-            finally:
-                sys.argv = typed
+            train_cell()
+    except SystemExit as ended:
+        if ended.code == 130:
+            print("Finished trainings are kept: the same command goes on with the others.")
+        raise
+    finally:
+        sys.argv = typed
     return cells
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import socket
@@ -33,7 +34,7 @@ from mrirecon.metrics.volume import ALL_SCORES
 from mrirecon.models.image_domain import ZeroFilled
 from mrirecon.module import ReconModule
 from mrirecon.preparation import Preparation
-from mrirecon.provenance import mask_digest
+from mrirecon.provenance import json_config, mask_digest
 from mrirecon.reconstruct import reconstruct
 from mrirecon.reports.comparison import compare
 from mrirecon.reports.table import print_scores
@@ -310,3 +311,9 @@ def test_any_number_of_ranks_and_any_batch_size_give_the_same_digits(tmp_path: P
                 for rank in range(world_size):
                     path = tmp_path / f"{name} {batch_size} {world_size} {rank}.json"
                     assert json.loads(path.read_text()) == one, path.name
+
+
+def test_a_config_with_infinite_numbers_can_be_written(tmp_path: Path) -> None:
+    config = {"optimizer": {"growth_rate": math.inf, "betas": [0.9, -math.inf]}}
+    write_json(tmp_path / "x.json", json_config(config))
+    assert json.loads((tmp_path / "x.json").read_text()) == {"optimizer": {"growth_rate": "inf", "betas": [0.9, "-inf"]}}

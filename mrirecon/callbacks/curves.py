@@ -12,8 +12,10 @@ from mrirecon.metrics.volume import SCORES
 
 
 class Curves(pl.Callback):
-    """`losses`: that of every optimizer step, before it. `validations`: one for each validation, with the step and the
-    number of slices trained on so far. `zero_filled`: the scores of the zero-filled images, see `ZeroFilledLine`.
+    """`losses`: that of every optimizer step, before it.
+
+    `validations`: one for each validation, with the step, the passes over the training data and the number of slices
+    trained on so far.
     """
 
     def __init__(self) -> None:
@@ -58,7 +60,8 @@ class Curves(pl.Callback):
             return
         step, results = pl_module.validated
         scores = {name: results[name] for name in (*SCORES, "loss")}
-        self.validations.append({"step": step, "num_slices": self.num_slices, **scores})
+        passes = trainer.current_epoch + 1 if self.num_slices else 0
+        self.validations.append({"step": step, "passes": passes, "num_slices": self.num_slices, **scores})
 
 
 def _now(device: torch.device) -> float:

@@ -1,22 +1,26 @@
 """One training of a study: what came out of it is written down, also where it diverged."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from mrirecon.build import build_datamodule, build_module, build_trainer, plain
 from mrirecon.callbacks.baseline import ZeroFilledLine
 from mrirecon.callbacks.curves import Curves
-from mrirecon.callbacks.record import flatten, validation_scores, write_final
+from mrirecon.callbacks.dashboard import start_session
+from mrirecon.callbacks.record import flatten, hyperparameters, validation_scores, write_final
+from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.errors import ConfigError, DivergedError, InputError
 from mrirecon.evaluation import write_json
 from mrirecon.metrics.volume import SCORES
 from mrirecon.module import ReconModule
-from mrirecon.provenance import versions
+from mrirecon.provenance import json_config, versions
 
 FILE_NAME = "cell.json"
 # A finished training is not run again where only these changed.
@@ -26,23 +30,23 @@ _MAY_CHANGE = ("run_dir", "logger.", "data.num_workers", "data.resident", "callb
 def run_cell(cfg: DictConfig) -> bool:
     """Trains and validates by a config of train.py, and writes cell.json to its folder; False where it is there.
 
-    A model without weights is validated only. Raises ConfigError where the folder holds a training of other settings.
+    A model without weights is validated only. Raises ConfigError where the folder holds a training of other settings,
+    or the settings leave nothing to show.
     """
     path = Path(cfg.run_dir) / FILE_NAME
-    config = plain(cfg)
+    config = json_config(plain(cfg))
     if path.exists():
         _check_same(path, config)
         return False
+    shutil.rmtree(path.parent / "tensorboard", ignore_errors=True)  # of one that was interrupted: curves would join
     data, module, trainer = build_datamodule(cfg), build_module(cfg), build_trainer(cfg)
     curves = next(c for c in trainer.callbacks if isinstance(c, Curves))  # type: ignore[attr-defined]
-    reason = ""
-    try:
-        if any(p.requires_grad for p in module.parameters()):
-            trainer.fit(module, data)
-        else:
-            trainer.validate(module, data, verbose=False)
-    except DivergedError as error:
-        reason = str(error)
+    reason = _run(trainer, module, data, config)
+    if not curves.validations and not reason:
+        raise ConfigError(
+            "trainer: no validation took place, so there is nothing to compare: let there be one within the budget, by "
+            "trainer.check_val_every_n_epoch and trainer.limit_val_batches"
+        )
     content = {
         "status": "diverged" if reason else "finished",
         "reason": reason,
@@ -51,10 +55,28 @@ def run_cell(cfg: DictConfig) -> bool:
         "versions": versions(),
         "device": _device(module),
     }
-    final = curves.validations[-1] if curves.validations and not reason else dict.fromkeys(SCORES)
-    write_final(trainer.logger, final, trainer.global_step)
+    if not reason:
+        write_final(trainer.logger, curves.validations[-1], trainer.global_step)
     write_json(path, content)
     return True
+
+
+def _run(trainer: pl.Trainer, module: ReconModule, data: ReconDataModule, config: dict[str, Any]) -> str:
+    """Trains, or validates what needs no training; why it diverged, or nothing."""
+    try:
+        if any(p.requires_grad for p in module.parameters()):
+            trainer.fit(module, data)
+        else:
+            if isinstance(trainer.logger, TensorBoardLogger):
+                start_session(trainer.logger.experiment, hyperparameters(config))
+            trainer.validate(module, data, verbose=False)
+    except DivergedError as error:
+        return str(error)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):  # Lightning's way out; there is no checkpoint to speak of
+            raise KeyboardInterrupt from None
+        raise
+    return ""
 
 
 def _measured(trainer: pl.Trainer, module: ReconModule, curves: Curves) -> dict[str, Any]:
@@ -124,6 +146,17 @@ def _check_same(path: Path, config: dict[str, Any]) -> None:
                 f"output: {path} was made with {key}={then.get(key)}, now it is {now.get(key)}: "
                 "give another output=DIR, or the settings it was made with"
             )
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Raises ConfigError for settings with which a training of a study cannot work."""
+    if cfg.trainer.devices not in (1, "1", "auto") or cfg.trainer.num_nodes != 1:
+        raise ConfigError(
+            f"trainer.devices={cfg.trainer.devices}: a training of a study takes one device; hydra/launcher=... runs "
+            "several trainings at once"
+        )
+    if cfg.trainer.max_steps != -1:
+        raise ConfigError("trainer.max_steps: a study gives every training the same passes: budget=N")
 
 
 def is_finished(folder: Path) -> bool:

@@ -29,18 +29,15 @@ def convergence(results: PartResults) -> list[str]:
 
 
 def _convergence(results: PartResults, families: Sequence[Family], limits: tuple[float, float]) -> str:
-    whole = max(run.content["num_slices"] for run in results.runs) or 1
-
     def draw(ax: Axes) -> None:
         for place, family in enumerate(families):
             assert family.best is not None
             x, low, mean, high = _band(family.best.runs)
-            x = np.array(x) / whole * results.part.budget
-            if len(x) < 2:  # not trained: the same from the first to the last pass
+            if not family.best.runs[0].is_trained:  # the same from the first to the last pass
                 x, low, mean, high = (np.resize(a, 2) for a in (np.array([0, results.part.budget]), low, mean, high))
             ax.fill_between(x, low, high, color=colour_of(place), alpha=0.2, lw=0)
             label = f"{family.label} ({family.best.chosen})" if family.best.chosen else family.label
-            ax.plot(x, mean, color=colour_of(place), ls=dash_of(place), lw=1.5, label=label)
+            ax.plot(x, mean, color=colour_of(place), ls=dash_of(place), marker=".", ms=3, lw=1.5, label=label)
         _zero_filled(ax, results)
         ax.set(xlabel="passes over the training data", ylabel="validation SSIM", ylim=limits)
         _legend(ax)
@@ -50,7 +47,7 @@ def _convergence(results: PartResults, families: Sequence[Family], limits: tuple
 
 
 def _band(runs: Sequence[Run]) -> tuple[Any, Any, Any, Any]:
-    """Slices, and lowest, mean and highest SSIM over the seeds."""
+    """Passes, and lowest, mean and highest SSIM over the seeds."""
     curves = [run.curve("ssim") for run in runs]
     length = min(len(y) for _, y in curves)
     values = np.array([y[:length] for _, y in curves])
@@ -60,7 +57,7 @@ def _band(runs: Sequence[Run]) -> tuple[Any, Any, Any, Any]:
 def _limits(results: PartResults) -> tuple[float, float]:
     """The same for all panels of a part: every end is in them, what lay far below at the beginning is cut off."""
     curves = [run.curve("ssim")[1] for family in results.ranked if family.best for run in family.best.runs]
-    floor = [results.zero_filled["ssim"]] if results.zero_filled else []
+    floor = [] if results.zero_filled is None else [results.zero_filled]
     ends = [curve[-1] for curve in curves] + floor
     high, low = max([*floor, *(max(curve) for curve in curves)]), min(ends)
     pad = max(0.25 * (high - low), 0.08)
@@ -77,8 +74,9 @@ def over_lr(results: PartResults) -> list[tuple[str, str]]:
     found = []
     for value in dict.fromkeys(family.axes[axes[0]] for family in families):
         group = [family for family in families if family.axes[axes[0]] == value]
-        labels = [", ".join(str(family.axes[key]) for key in axes[1:]) for family in group]
-        found.append((str(value), _over_lr(results, group, labels)))
+        for some in (group[i : i + _MOST_LINES] for i in range(0, len(group), _MOST_LINES)):
+            labels = [" + ".join(str(family.axes[key]) for key in axes[1:]) for family in some]
+            found.append((str(value), _over_lr(results, some, labels)))
     return found
 
 
@@ -90,7 +88,7 @@ def _varied(families: Sequence[Family]) -> list[str]:
 
 def _over_lr(results: PartResults, families: Sequence[Family], labels: Sequence[str]) -> str:
     scores = [s.score for family in results.families for s in family.settings if s.score is not None]
-    floor = results.zero_filled["ssim"] if results.zero_filled else min(scores, default=0.0)
+    floor = min(scores, default=0.0) if results.zero_filled is None else results.zero_filled
     bottom = max(min([*scores, floor]), floor - 0.3) - 0.03
 
     def draw(ax: Axes) -> None:
@@ -120,7 +118,7 @@ def _seeds(ax: Axes, setting: Setting, place: int, bottom: float) -> None:
             ax.plot(
                 setting.lr, max(run.final("ssim") or bottom, bottom), ".", color=colour_of(place), ms=2.5, alpha=0.6
             )
-        else:
+        elif run.is_diverged:
             ax.plot(setting.lr, bottom - 0.005 * (place % 4), "x", color=colour_of(place), ms=4)
 
 
@@ -131,21 +129,26 @@ def heat_map(results: PartResults) -> str | None:
         return None
     rows, columns = (list(dict.fromkeys(f.axes[key] for f in results.families)) for key in axes)
     values = np.full((len(rows), len(columns)), np.nan)
+    words = np.full(values.shape, "", dtype=object)
     for family in results.families:
+        place = rows.index(family.axes[axes[0]]), columns.index(family.axes[axes[1]])
         if family.best is not None:
-            values[rows.index(family.axes[axes[0]]), columns.index(family.axes[axes[1]])] = family.best.score
+            values[place] = family.best.score
+        words[place] = f"{values[place]:.3f}".lstrip("0") if family.best else "div." if family.is_diverged else "-"
+    if np.isnan(values).all():
+        return None
+    floor = 0.0 if results.zero_filled is None else results.zero_filled - 0.05
 
     def draw(ax: Axes) -> None:
-        low = max(float(np.nanmin(values)), results.zero_filled["ssim"] - 0.05 if results.zero_filled else 0.0)
+        low = max(float(np.nanmin(values)), floor)
         high = max(float(np.nanmax(values)), low + 1e-3)
         ax.imshow(values, cmap="viridis", aspect="auto", vmin=low, vmax=high)
         ax.set_xticks(range(len(columns)), [str(c) for c in columns])
         ax.set_yticks(range(len(rows)), [str(r) for r in rows])
         ax.grid(visible=False)
         for (i, j), value in np.ndenumerate(values):
-            text = "div." if np.isnan(value) else f"{value:.3f}".lstrip("0")
             dark = not np.isnan(value) and (value - low) / (high - low) < 0.55
-            ax.text(j, i, text, ha="center", va="center", color="#eeeeee" if dark else "#111111")
+            ax.text(j, i, str(words[i, j]), ha="center", va="center", color="#eeeeee" if dark else "#111111")
 
     height = 1.2 + 0.3 * len(rows)
     text = f"Best final SSIM by {axes[0]} and {axes[1]}"
@@ -154,21 +157,26 @@ def heat_map(results: PartResults) -> str | None:
 
 def losses(results: PartResults) -> list[tuple[str, str]]:
     """Training loss over steps at each learning rate, of the first seed.  -> title, SVG"""
-    return [(family.label, _losses(family)) for family in results.families]
+    return [(family.label, _losses(family)) for family in results.families if any(_known(s) for s in family.settings)]
+
+
+def _known(setting: Setting) -> list[float]:
+    """The losses of its first seed that are numbers."""
+    return [loss for loss in setting.runs[0].content["losses"] if loss is not None]
 
 
 def _losses(family: Family) -> str:
-    colours = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(family.settings)))
-    start = max((s.runs[0].content["losses"][0] or 0.0 for s in family.settings), default=1.0)
+    settings = [setting for setting in family.settings if _known(setting)]
+    colours = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(settings)))
+    start, least = max(_known(s)[0] for s in settings), min(min(_known(s)) for s in settings)
 
     def draw(ax: Axes) -> None:
-        for setting, colour in zip(family.settings, colours, strict=True):
-            values = [math.nan if loss is None else loss for loss in setting.runs[0].content["losses"]]
-            ax.plot(range(1, len(values) + 1), values, color=colour, lw=1.2, label=f"{setting.lr:g}")
-            if setting.runs[0].content["status"] == "diverged":
+        for setting, colour in zip(settings, colours, strict=True):
+            values = _known(setting)
+            ax.plot(range(1, len(values) + 1), values, color=colour, lw=1.2, label=setting.chosen)
+            if setting.runs[0].is_diverged:
                 ax.plot(len(values), min(values[-1], 5 * start), "x", color=colour, ms=5)
-        ax.set(yscale="log", xlabel="optimizer step", ylabel="training loss (colour: learning rate)")
-        least = min(min(v for v in s.runs[0].content["losses"] if v is not None) for s in family.settings)
+        ax.set(yscale="log", xlabel="optimizer step", ylabel="training loss")
         ax.set_ylim(least * 0.8, start * 6)
         _plain_numbers(ax.yaxis)
         _legend(ax)
@@ -177,8 +185,8 @@ def _losses(family: Family) -> str:
 
 
 def _zero_filled(ax: Axes, results: PartResults) -> None:
-    if results.zero_filled:
-        ax.axhline(results.zero_filled["ssim"], color=_INK, lw=0.8, ls=":", label="zero-filled")
+    if results.zero_filled is not None:
+        ax.axhline(results.zero_filled, color=_INK, lw=0.8, ls=":", label="zero-filled")
 
 
 def _plain_numbers(axis: Axis) -> None:

@@ -12,49 +12,62 @@ from mrirecon.study.results import (
     difference,
     label_of,
     mean_interval,
-    slices_to_reach,
+    to_reach,
 )
 
 _RISES = 0.2  # of the steps: a loss that rises in more of them oscillates
 _MOST_NAMES = 6  # in a sentence
+_LEAST_TAIL = 3  # validations in the last quarter, to speak of how they vary
 _CRAWLS = 0.5  # of the largest fall of the loss: less is called crawling
 
 
 def findings(results: PartResults) -> list[str]:
     """The answers to the part's question, then what holds for any part."""
-    answers = FINDERS[results.part.question](results)
-    diverged = [run for run in results.runs if run.content["status"] == "diverged"]
-    if diverged:
-        answers.append(f"{len(diverged)} of {len(results.runs)} trainings diverged; they count as results.")
+    answers = FINDERS[results.part.question](results) if results.ranked else []
+    num_diverged = sum(run.is_diverged for run in results.runs)
+    num_undefined = sum(not run.is_diverged and not run.is_sound for run in results.runs)
+    if not results.ranked:
+        answers.append("No setting ended with a score in every seed.")
+    if num_diverged:
+        answers.append(f"{num_diverged} of {len(results.runs)} trainings diverged; they count as results.")
+    if num_undefined:
+        answers.append(f"{num_undefined} trainings ended with an undefined SSIM.")
     if results.num_missing:
-        answers.append(f"{results.num_missing} trainings are not run yet.")
+        answers.append(f"{results.num_missing} trainings are missing: they were refused, or are not run yet.")
     return answers
 
 
 def ranking(results: PartResults) -> list[str]:
     """Which is best, and which cannot be told from it."""
     ranked = results.ranked
-    if not ranked:
-        return ["Every training diverged."]
     first = _best(ranked[0])
     words = f"Best: {ranked[0].label}{_at_lr(first)}, SSIM {_interval(first)}"
-    if results.zero_filled:
-        words += f" (zero-filled {_ssim(results.zero_filled['ssim'])})"
-    equal: list[str] = []
-    worse: list[str] = []
+    if first.zero_filled is not None:
+        worse_than = " and is not reached" if (first.score or 0.0) <= first.zero_filled else ""
+        words += f" (zero-filled {_ssim(first.zero_filled)}{worse_than})"
+    groups: dict[str, list[str]] = {"equal": [], "behind": [], "unpaired": []}
     for family in ranked[1:]:
-        gap = difference(first, _best(family))
-        (worse if gap.low is not None and gap.low > 0 else equal).append(family.label)
+        groups[_compared(first, _best(family))].append(family.label)
     found = [f"{words}."]
-    if equal:
-        found.append(f"Not to be told from it at this budget: {_list(equal)}.")
-    if worse:
+    if groups["equal"]:
+        found.append(f"Not to be told from it at this budget: {_list(groups['equal'])}.")
+    if groups["behind"]:
         last = ranked[-1]
+        several = any(len(_best(family).seeds) > 1 for family in ranked)
         found.append(
-            f"Behind it by more than seeds and volumes explain: {_list(worse)}; last is {last.label} with "
-            f"{_ssim(_best(last).score)}."
+            f"Behind it by more than {'seeds and volumes explain' if several else 'volumes explain, with one seed'}: "
+            f"{_list(groups['behind'])}; last is {last.label} with {_ssim(_best(last).score)}."
         )
+    if groups["unpaired"]:
+        found.append(f"Validated on other volumes, and so not compared with it: {_list(groups['unpaired'])}.")
     return found
+
+
+def _compared(first: Setting, other: Setting) -> str:
+    gap = difference(first, other)
+    if gap is None:
+        return "unpaired"
+    return "behind" if gap.low is not None and gap.low > 0 else "equal"
 
 
 def step_size(results: PartResults) -> list[str]:
@@ -73,7 +86,7 @@ def _regimes(family: Family) -> list[str]:
     for name in ("crawls", "converges", "oscillates", "diverges"):
         if name in regimes:
             parts.append(f"{name} at {_rates(regimes[name], family)} ({_evidence(name, regimes[name], losses)})")
-    num_steps = max(len(values) for values in losses.values())
+    num_steps = max(map(len, losses.values()))
     return [f"{family.label}, {num_steps} steps: the loss {', '.join(parts)}."]
 
 
@@ -94,7 +107,7 @@ def _rises(losses: Sequence[float]) -> float:
 
 
 def _regime(setting: Setting, losses: Sequence[float], largest: float) -> str:
-    if setting.runs[0].content["status"] == "diverged" or _fall(losses) < 0:
+    if setting.runs[0].is_diverged or _fall(losses) < 0:
         return "diverges"
     if _rises(losses) > _RISES:
         return "oscillates"
@@ -103,10 +116,14 @@ def _regime(setting: Setting, losses: Sequence[float], largest: float) -> str:
 
 def _evidence(regime: str, settings: Sequence[Setting], losses: dict[Setting, list[float]]) -> str:
     if regime == "diverges":
-        ended = [s for s in settings if s.runs[0].content["status"] == "diverged"]
-        if len(ended) == len(settings):
-            return "no longer finite after " + _range([float(len(losses[s])) for s in settings], "{:.0f}") + " steps"
-        return "it ends above where it began"
+        ended = [setting for setting in settings if setting.runs[0].is_diverged]
+        texts = []
+        if ended:
+            steps = _range([float(len(losses[setting])) for setting in ended], "{:.0f}")
+            texts.append(f"no longer finite after {steps} steps")
+        if len(ended) < len(settings):
+            texts.append("above where it began at the end")
+        return " or ".join(texts)
     if regime == "oscillates":
         return "it rises in " + _range([100 * _rises(losses[s]) for s in settings], "{:.0f}") + " % of the steps"
     return "it falls by " + _range([100 * _fall(losses[s]) for s in settings], "{:.0f}") + " %"
@@ -126,9 +143,9 @@ def batch(results: PartResults) -> list[str]:
     found = [f"After {results.part.budget} passes over the same slices: {'; '.join(words)}."]
     target = _best(last).score
     assert target is not None
-    slices = slices_to_reach(_best(first).runs[0], target)
+    slices = to_reach(_best(first).runs[0], target, "num_slices")
     whole = _best(last).runs[0].content["num_slices"]
-    if slices:
+    if slices and slices < whole:
         found.append(
             f"{first.label} was at the last one's {_ssim(target)} after {slices:.0f} of {whole} slices: "
             f"{whole / slices:.0f} times less computation."
@@ -145,7 +162,7 @@ def momentum(results: PartResults) -> list[str]:
         effective = f", lr / (1 - beta) = {rate / (1 - beta):.2g}" if rate is not None and beta < 1 else ""
         found.append(f"beta {beta:g}: best at lr {rate:g}{effective}, SSIM {_ssim(setting.score)}")
     plain = next((setting for beta, _, setting in rows if beta == 0), None)
-    text = ["; ".join(found) + "."]
+    text = ["; ".join(found) + "."] if found else []
     text += [_sped_up(results, family, plain) for beta, family, _ in rows if beta > 0 and plain is not None]
     return [sentence for sentence in text if sentence]
 
@@ -173,7 +190,7 @@ def normalization(results: PartResults) -> list[str]:
     """How wide the range of step sizes is that work with each norm."""
     if results.usable is None or results.zero_filled is None:
         return ["No training was better than zero-filled, so no step size works at this budget."]
-    levels = results.zero_filled["ssim"], results.usable
+    levels = results.zero_filled, results.usable
     found = [
         f"Decades of step sizes with an SSIM above zero-filled ({_ssim(levels[0])}), in brackets with half of the best "
         f"gain ({_ssim(levels[1])})."
@@ -209,6 +226,8 @@ def near_optimum(results: PartResults) -> list[str]:
         setting = _best(family)
         tails = [_tail(run.curve("ssim")[1]) for run in setting.runs]
         noise = [_tail_noise(run.content["losses"]) for run in setting.runs]
+        if min(map(len, tails)) < _LEAST_TAIL:
+            return ranking(results)
         found.append(
             f"{family.label}{_at_lr(setting)}: SSIM {_ssim(setting.score)} at the end; in the last quarter its "
             f"validation SSIM varies by {fmean(pstdev(tail) for tail in tails):.4f} (standard deviation) and the loss "
@@ -218,7 +237,7 @@ def near_optimum(results: PartResults) -> list[str]:
 
 
 def _tail(values: Sequence[float]) -> Sequence[float]:
-    return values[-max(2, len(values) // 4) :]
+    return values[-(len(values) // 4) :] if len(values) > 3 else []
 
 
 def _tail_noise(losses: Sequence[float | None]) -> float:
@@ -230,19 +249,19 @@ def _tail_noise(losses: Sequence[float | None]) -> float:
 def against_baselines(results: PartResults) -> list[str]:
     """A network against what needs no training."""
     ranked = results.ranked
-    if len(ranked) < 2:
-        return ranking(results)
     first = ranked[0]
     found = []
     for family in ranked[1:]:
         gap = difference(_best(first), _best(family))
+        if gap is None:
+            return ranking(results)
         size = f"{gap.mean:+.4f}" + ("" if gap.low is None else f" [{gap.low:+.4f}, {gap.high:+.4f}]")
         found.append(
             f"{first.label}{_at_lr(_best(first))} {_ssim(_best(first).score)} against "
             f"{family.label}{_at_lr(_best(family))} {_ssim(_best(family).score)}: "
             f"{size} in SSIM."
         )
-    return found
+    return found or ranking(results)
 
 
 FINDERS: dict[str, Callable[[PartResults], list[str]]] = {

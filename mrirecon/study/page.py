@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -20,8 +21,7 @@ from mrirecon.study.results import (
     difference,
     mean_interval,
     read_part,
-    slices_to_reach,
-    steps_to_reach,
+    to_reach,
 )
 
 
@@ -30,6 +30,7 @@ class Row(NamedTuple):
 
     place: str
     label: str
+    seeds: str
     chosen: str
     ssim: str
     interval: str
@@ -50,11 +51,15 @@ def write_page(study: Study, cells: Sequence[Cell], command: str) -> tuple[Path,
     parts = [read_part(study.output, part, cells, study.reach) for part in study.parts]
     found = {results.part.name: findings(results) for results in parts}
     run = parts[0].runs[0].content
+    devices = sorted({each.content["device"] for results in parts for each in results.runs})
     page = template("study.html.jinja", Path(__file__).parent).render(
         study=study,
         parts=[_part(results, found[results.part.name]) for results in parts],
         command=command,
-        made_by={"versions": ", ".join(f"{name} {v}" for name, v in run["versions"].items()), "device": run["device"]},
+        made_by={
+            "versions": ", ".join(f"{name} {v}" for name, v in run["versions"].items()),
+            "device": ", ".join(devices),
+        },
         conventions=run["conventions"] or {},
         config=json.dumps(run["config"], indent=2, ensure_ascii=False),
     )
@@ -89,7 +94,7 @@ def _part(results: PartResults, found: Sequence[str]) -> dict[str, Any]:
         "diverged": [
             (run.cell.folder, run.content["num_steps"], run.content["reason"])
             for run in results.runs
-            if run.content["status"] == "diverged"
+            if run.is_diverged
         ],
     }
 
@@ -100,20 +105,20 @@ def _row(results: PartResults, place: int, family: Family) -> Row:
     interval, first = mean_interval(setting), results.ranked[0].best
     assert first is not None
     psnr = setting.mean("psnr")
-    runs = [run for s in family.settings for run in s.runs]
     return Row(
         place=str(place + 1),
         label=family.label,
+        seeds=str(len(setting.runs)) if setting.runs[0].is_trained else "",
         chosen=setting.chosen,
         ssim=f"{interval.mean:.4f}",
         interval=_range(interval, ".4f"),
         behind="" if setting is first else _signed(difference(setting, first)),
         psnr="-" if psnr is None else f"{psnr:.2f}",
         usable=_usable(results, family),
-        reach=_reach(setting, results.reach, results),
+        reach=_reach(setting, results.reach),
         cost=_cost(setting),
         memory=_memory(setting),
-        num_diverged=str(sum(run.content["status"] == "diverged" for run in runs) or ""),
+        num_diverged=str(sum(run.is_diverged for run in family.runs) or ""),
     )
 
 
@@ -121,32 +126,28 @@ def _range(interval: Interval, form: str) -> str:
     return "" if interval.low is None else f"[{interval.low:{form}}, {interval.high:{form}}]"
 
 
-def _signed(interval: Interval) -> str:
+def _signed(interval: Interval | None) -> str:
+    if interval is None:
+        return "other volumes"
     return f"{interval.mean:+.4f} {_range(interval, '+.4f')}"
 
 
 def _usable(results: PartResults, family: Family) -> str:
-    if results.usable is None or len(family.settings) < 2:
+    if results.usable is None or sum(setting.lr is not None for setting in family.settings) < 2:
         return ""
     width, is_open = family.usable_decades(results.usable)
     return f"{'≥ ' if is_open and width else ''}{width:.1f}"
 
 
-def _reach(setting: Setting, ssim: float | None, results: PartResults) -> str:
+def _reach(setting: Setting, ssim: float | None) -> str:
     """Steps and passes until an SSIM was reached, the mean over the seeds that did."""
-    whole = max(run.content["num_slices"] for run in results.runs)
-    if ssim is None or not whole:
+    if ssim is None or not setting.runs[0].is_trained:
         return ""
-    steps = [steps_to_reach(run, ssim) for run in setting.runs]
-    slices = [slices_to_reach(run, ssim) for run in setting.runs]
-    if None in steps or None in slices:
-        return (
-            f"{sum(s is not None for s in steps)} of {len(steps)} seeds"
-            if any(s is not None for s in steps)
-            else "never"
-        )
-    passes = sum(s or 0.0 for s in slices) / len(slices) / whole * results.part.budget
-    return f"{sum(s or 0 for s in steps) / len(steps):.0f} steps, {passes:.1f} passes"
+    steps, passes = ([to_reach(run, ssim, over) for run in setting.runs] for over in ("step", "passes"))
+    known = [step for step in steps if step is not None]
+    if len(known) < len(steps):
+        return f"by {len(known)} of {len(steps)} seeds" if known else "never"
+    return f"{fmean(known):.0f} steps, {fmean(p or 0.0 for p in passes):.1f} passes"
 
 
 def _cost(setting: Setting) -> str:

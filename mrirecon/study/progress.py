@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mrirecon.errors import ConfigError
 from mrirecon.evaluation import write_json
 from mrirecon.study.cell import is_finished, read_cell
 from mrirecon.study.plan import Cell, Study
@@ -15,31 +14,12 @@ FILE_NAME = "study.json"
 
 
 def start(study: Study, cells: Sequence[Cell], command: str) -> int:
-    """Writes down what is to be run; the number of cells that were finished before.
-
-    Raises ConfigError where the folder holds a study of other settings: their trainings would be taken for these.
-    """
-    path = study.output / FILE_NAME
-    settings = {part.name: [*part.settings, f"budget={part.budget}"] for part in study.parts}
-    if path.exists():
-        then = json.loads(path.read_text())["settings"]
-        for name in sorted(settings.keys() & then.keys()):
-            _check_same(study.output, name, then[name], settings[name])
-        settings = {**then, **settings}
+    """Writes down what is to be run; the number of cells that were finished before."""
     done = sum(is_finished(study.output / cell.folder) for cell in cells)
     folders = [cell.folder for cell in cells]
-    content = {"command": command, "started": time.time(), "done": done, "settings": settings, "cells": folders}
-    write_json(path, content)
+    content = {"command": command, "started": time.time(), "done": done, "cells": folders}
+    write_json(study.output / FILE_NAME, content)
     return done
-
-
-def _check_same(output: Path, part: str, then: Sequence[str], now: Sequence[str]) -> None:
-    only = [" ".join(sorted({*one} - {*other})) or "fewer settings" for one, other in ((then, now), (now, then))]
-    if [*then] != [*now]:
-        raise ConfigError(
-            f"output={output}: holds a study with {only[0]} in its part {part}, this one has {only[1]}: "
-            "give another output=DIR"
-        )
 
 
 def line(output: Path, folder: Path) -> str:

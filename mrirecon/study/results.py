@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -30,16 +30,31 @@ class Run(NamedTuple):
     @property
     def is_sound(self) -> bool:
         """Whether it ended with a score: it did not diverge, and its SSIM is defined."""
-        return self.content["status"] == "finished" and self.final("ssim") is not None
+        return not self.is_diverged and self.final("ssim") is not None
+
+    @property
+    def is_diverged(self) -> bool:
+        """Whether it was stopped by numbers that are not finite."""
+        return bool(self.content["status"] == "diverged")
+
+    @property
+    def is_trained(self) -> bool:
+        """False of a model without weights, whose result has no seed."""
+        return bool(self.content["num_slices"])
+
+    @property
+    def zero_filled(self) -> float | None:
+        """The SSIM of the zero-filled images it was validated on."""
+        return (self.content["zero_filled"] or {}).get("ssim")
 
     def final(self, score: str) -> float | None:
         """A score after the last pass."""
         return self.content["validations"][-1][score] if self.content["validations"] else None
 
-    def curve(self, score: str) -> tuple[list[float], list[float]]:
-        """A score after each validation, over the slices trained on so far."""
+    def curve(self, score: str, over: str = "passes") -> tuple[list[float], list[float]]:
+        """A score after each validation, over the passes, the steps or the slices so far."""
         known = [v for v in self.content["validations"] if v[score] is not None]
-        return [float(v["num_slices"]) for v in known], [float(v[score]) for v in known]
+        return [float(v[over]) for v in known], [float(v[score]) for v in known]
 
 
 class Interval(NamedTuple):
@@ -66,12 +81,12 @@ class Setting:
     @property
     def chosen(self) -> str:
         """What was chosen by the score, in words.  "lr 0.01", of a regularised model "lambda 0.01" """
-        weight = self.axes.get(REG_WEIGHT)
-        return f"lambda {weight:g}" if isinstance(weight, float) else "" if self.lr is None else f"lr {self.lr:g}"
+        key = _chosen_key(self.axes)
+        return "" if key is None else f"{'lr' if key == LR else 'lambda'} {self.axes[key]:g}"
 
     @cached_property
     def score(self) -> float | None:
-        """Mean final SSIM over seeds; None where one of them diverged."""
+        """Mean final SSIM over seeds; None where one of them has none."""
         return fmean(run.final("ssim") or 0.0 for run in self.runs) if self.is_sound else None
 
     @property
@@ -79,24 +94,40 @@ class Setting:
         """Whether every seed ended with a score."""
         return all(run.is_sound for run in self.runs)
 
+    @property
+    def zero_filled(self) -> float | None:
+        """The SSIM of the zero-filled images."""
+        return self.runs[0].zero_filled
+
+    @property
+    def seeds(self) -> list[int]:
+        """Those that were run."""
+        return [run.cell.seed for run in self.runs]
+
     def mean(self, score: str) -> float | None:
         """The mean of a final score over seeds; None where one has none."""
         values = [run.final(score) for run in self.runs]
         return None if None in values or not self.is_sound else fmean(v for v in values if v is not None)
 
-    def table(self, score: str = "ssim") -> np.ndarray:
-        """Final scores of the volumes that have one in every seed.  -> (seed volume)"""
-        rows = np.array([[_or_nan(v[score]) for v in run.content["volumes"]] for run in self.runs], dtype=float)
-        return rows[:, np.isfinite(rows).all(axis=0)]
+    def table(self) -> np.ndarray:
+        """Final SSIM of the volumes that have one in every seed.  -> (seed volume)"""
+        return self._rows[:, self._is_defined]
 
-    def units(self, score: str = "ssim") -> list[str]:
+    def units(self) -> list[str]:
         """What a bootstrap draws as one, for each column of `table`: a patient where there are several, else a scan."""
         volumes = self.runs[0].content["volumes"]
-        rows = [[_or_nan(v[score]) for v in run.content["volumes"]] for run in self.runs]
-        known = np.isfinite(np.array(rows, dtype=float)).all(axis=0)
         patients = {v["patient"] for v in volumes}
         key = "patient" if len(patients) > 1 and None not in patients and "" not in patients else "name"
-        return [str(v[key]) for v, is_known in zip(volumes, known, strict=True) if is_known]
+        return [str(v[key]) for v, is_defined in zip(volumes, self._is_defined, strict=True) if is_defined]
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        rows = [[_or_nan(v["ssim"]) for v in run.content["volumes"]] for run in self.runs]
+        return np.array(rows, dtype=float)
+
+    @property
+    def _is_defined(self) -> np.ndarray:
+        return np.isfinite(self._rows).all(axis=0)
 
     def cost(self, key: str) -> float | None:
         """The mean over seeds of what a step took: seconds_per_step, state_bytes, weights_bytes, peak_bytes."""
@@ -118,8 +149,18 @@ class Family:
         return label_of(self.axes) or self.only
 
     @property
+    def runs(self) -> list[Run]:
+        """All of them."""
+        return [run for setting in self.settings for run in setting.runs]
+
+    @property
+    def is_diverged(self) -> bool:
+        """Whether every learning rate has a seed that diverged."""
+        return all(any(run.is_diverged for run in setting.runs) for setting in self.settings)
+
+    @property
     def best(self) -> Setting | None:
-        """The setting of the best mean SSIM, among those of the most seeds; None where all diverged."""
+        """The setting of the best mean SSIM, among those of the most seeds; None where none has a score."""
         sound = [setting for setting in self.settings if setting.score is not None]
         return max(sound, key=lambda setting: (len(setting.runs), setting.score)) if sound else None
 
@@ -137,14 +178,10 @@ class Family:
 
 @dataclass(frozen=True, eq=False)
 class PartResults:
-    """Everything that came out of one part.
-
-    reach: the SSIM that steps are counted to. usable: the SSIM from which on a learning rate is called usable.
-    """
+    """Everything that came out of one part.  reach: the SSIM that steps are counted to"""
 
     part: Part
     families: tuple[Family, ...]
-    zero_filled: Mapping[str, float] | None
     num_missing: int
     reach: float | None
 
@@ -157,18 +194,25 @@ class PartResults:
     @property
     def runs(self) -> list[Run]:
         """All of them."""
-        return [run for family in self.families for setting in family.settings for run in setting.runs]
+        return [run for family in self.families for run in family.runs]
+
+    @property
+    def zero_filled(self) -> float | None:
+        """The zero-filled images' SSIM; None where it is not the same for all, as under different masks."""
+        found = {None if run.zero_filled is None else round(run.zero_filled, 9) for run in self.runs if run.is_sound}
+        return found.pop() if len(found) == 1 else None
 
     @property
     def usable(self) -> float | None:
-        """Halfway from the zero-filled image's SSIM to the best; None where nothing was better than zero-filled."""
+        """The SSIM from which on a learning rate is called usable; None where nothing was better than zero-filled."""
         return self.share_of_gain(_USABLE)
 
     def share_of_gain(self, share: float) -> float | None:
         """The SSIM so far on the way from zero-filled to the best of this part."""
-        if not self.ranked or not self.zero_filled:
+        floor = self.zero_filled
+        if not self.ranked or floor is None:
             return None
-        floor, best = self.zero_filled["ssim"], _score(self.ranked[0])
+        best = _score(self.ranked[0])
         return floor + share * (best - floor) if best > floor else None
 
 
@@ -179,27 +223,36 @@ def read_part(output: Path, part: Part, cells: Sequence[Cell], reach: float | No
     if not runs:
         raise InputError(f"{output / part.name}: no training of this part is finished; run it")
     families = tuple(_families(runs, optimizers_of(part)[0]))
-    zero_filled = next((run.content["zero_filled"] for run in runs if run.content["zero_filled"]), None)
-    results = PartResults(part, families, zero_filled, len(found) - len(runs), reach)
-    if reach is None:
-        results = PartResults(part, families, zero_filled, len(found) - len(runs), results.share_of_gain(_REACHED))
-    return results
+    results = PartResults(part, families, len(found) - len(runs), reach)
+    return results if reach is not None else replace(results, reach=results.share_of_gain(_REACHED))
 
 
 def best_settings(results: PartResults) -> list[Mapping[str, Value]]:
-    """The values of the axes of each family's best setting."""
-    return [family.best.axes for family in results.families if family.best is not None]
+    """The values of the axes of each family's best setting, of models that were trained."""
+    best = [family.best for family in results.families if family.best is not None]
+    return [setting.axes for setting in best if setting.runs[0].is_trained]
 
 
 def _families(runs: Sequence[Run], only: str) -> Iterator[Family]:
     by_family: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Run]]] = {}
     for run in runs:
-        axes = {key: value for key, value in run.cell.axes.items() if key not in (LR, REG_WEIGHT)}
+        chosen = _chosen_key(run.cell.axes)
+        axes = {key: value for key, value in run.cell.axes.items() if key != chosen}
         settings = by_family.setdefault(tuple(axes.items()), {})
         settings.setdefault(tuple(run.cell.axes.items()), []).append(run)
     for axes_of_family, by_setting in by_family.items():
         settings_of = [Setting(dict(axes), tuple(of_it)) for axes, of_it in by_setting.items()]
-        yield Family(dict(axes_of_family), tuple(sorted(settings_of, key=lambda setting: setting.lr or 0.0)), only)
+        yield Family(dict(axes_of_family), tuple(sorted(settings_of, key=_place)), only)
+
+
+def _chosen_key(axes: Mapping[str, Value]) -> str | None:
+    """The axis along which the best is chosen: the learning rate, of a model without one its regularisation weight."""
+    return next((key for key in (LR, REG_WEIGHT) if key in axes), None)
+
+
+def _place(setting: Setting) -> float:
+    value = setting.axes.get(_chosen_key(setting.axes) or "")
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _score(family: Family) -> float:
@@ -214,9 +267,11 @@ def label_of(axes: Mapping[str, Value]) -> str:
 
 
 def _named(key: str, value: Value) -> str:
-    """`adam`, `group`, but `batch_size 4`"""
+    """`adam`, `group`, but `batch_size 4`, `fixed_masks true`"""
     name = key.rpartition(".")[2]
-    return str(value) if isinstance(value, str) or value is None else f"{name} {value:g}"
+    if isinstance(value, bool) or value is None:
+        return f"{name} {'none' if value is None else str(value).lower()}"
+    return value if isinstance(value, str) else f"{name} {value:g}"
 
 
 def _or_nan(value: float | None) -> float:
@@ -235,31 +290,32 @@ def _above(one: tuple[float, float | None], other: tuple[float, float | None], t
     return (x1 - x0) * (max(y0, y1) - threshold) / abs(y1 - y0)
 
 
-def slices_to_reach(run: Run, ssim: float) -> float | None:
-    """How many slices a run was trained on when its validation SSIM first was at least so high; None: it never was."""
-    return next((x for x, y in zip(*run.curve("ssim"), strict=True) if y >= ssim), None)
+def to_reach(run: Run, ssim: float, over: str) -> float | None:
+    """Passes, steps or slices until the validation SSIM first was at least so high; None where it never was."""
+    return next((x for x, y in zip(*run.curve("ssim", over), strict=True) if y >= ssim), None)
 
 
-def steps_to_reach(run: Run, ssim: float) -> int | None:
-    """The same in optimizer steps."""
-    reached = (v["step"] for v in run.content["validations"] if v["ssim"] is not None and v["ssim"] >= ssim)
-    return next(reached, None)
+def mean_interval(setting: Setting) -> Interval:
+    """The mean final SSIM with its interval over seeds and volumes."""
+    return _crossed(setting.table(), setting.units())
 
 
-def mean_interval(setting: Setting, score: str = "ssim") -> Interval:
-    """The mean final score with its interval over seeds and volumes."""
-    return _crossed(setting.table(score), setting.units(score))
+def difference(setting: Setting, other: Setting) -> Interval | None:
+    """What a setting's mean SSIM is above another's over the seeds that both have, paired by seed and volume.
 
-
-def difference(setting: Setting, other: Setting, score: str = "ssim") -> Interval:
-    """What a setting's mean is above another's, paired by seed and volume, with its interval.
-
-    Raises InputError where they were not validated on the same volumes.
+    A model without weights has one result, which stands for every seed. None where they cannot be paired: they were
+    validated on other volumes, or have no seed in common.
     """
-    if setting.units(score) != other.units(score):
-        raise InputError("the trainings of this study were validated on different volumes: run them again")
-    num_seeds = min(len(setting.runs), len(other.runs))
-    return _crossed(setting.table(score)[:num_seeds] - other.table(score)[:num_seeds], setting.units(score))
+    if setting.units() != other.units():
+        return None
+    tables = [dict(zip(each.seeds, each.table(), strict=True)) for each in (setting, other)]
+    for place, each in enumerate((setting, other)):
+        if not each.runs[0].is_trained:
+            tables[place] = dict.fromkeys(tables[1 - place], each.table()[0])
+    seeds = [seed for seed in tables[0] if seed in tables[1]]
+    if not seeds:
+        return None
+    return _crossed(np.stack([tables[0][seed] - tables[1][seed] for seed in seeds]), setting.units())
 
 
 def _crossed(values: np.ndarray, units: Sequence[str]) -> Interval:
