@@ -316,4 +316,5 @@ def test_any_number_of_ranks_and_any_batch_size_give_the_same_digits(tmp_path: P
 def test_a_config_with_infinite_numbers_can_be_written(tmp_path: Path) -> None:
     config = {"optimizer": {"growth_rate": math.inf, "betas": [0.9, -math.inf]}}
     write_json(tmp_path / "x.json", json_config(config))
-    assert json.loads((tmp_path / "x.json").read_text()) == {"optimizer": {"growth_rate": "inf", "betas": [0.9, "-inf"]}}
+    expected = {"optimizer": {"growth_rate": "inf", "betas": [0.9, "-inf"]}}
+    assert json.loads((tmp_path / "x.json").read_text()) == expected
