@@ -1,14 +1,11 @@
-"""SSIM in machine code: the bits of its own Python, for any layout, and without a place to store the compilation."""
+"""SSIM in machine code: the bits of its own Python, for any layout, compiled once and only where it is needed."""
 
-import importlib.util
-import inspect
-import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
 
 import numba
 import numpy as np
@@ -24,36 +21,18 @@ def pair(y: int, x: int) -> tuple[np.ndarray, np.ndarray]:
     return target + 0.1 * np.random.default_rng(1).standard_normal((y, x)), target
 
 
-def sum_of(sum_windows: Callable[..., float]) -> float:
-    return sum_windows(*pair(19, 30), 0.3, 0.7)
-
-
-@pytest.fixture
-def copied(tmp_path: Path) -> ModuleType:
-    """The module at a place of its own, with nothing compiled and nothing stored."""
-    source = tmp_path / "package" / "windows.py"
-    source.parent.mkdir()
-    source.write_text(inspect.getsource(windows))
-    spec = importlib.util.spec_from_file_location("copied_windows", source)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def stored(module: ModuleType) -> list[Path]:
-    return sorted(Path(inspect.getfile(module)).parent.glob("__pycache__/windows._sum_windows*.nb*"))
+def sum_by(sum_windows: Callable[..., float], pred: np.ndarray, target: np.ndarray, c1: float, c2: float) -> float:
+    return sum_windows(pred, target, c1, c2, *windows.scratch(pred.shape[1]))
 
 
 @pytest.mark.parametrize("size", [(7, 7), (7, 31), (40, 8), (23, 50)])
 def test_machine_code_gives_the_bits_of_the_python_it_was_made_of(size: tuple[int, int]) -> None:
     pred, target = pair(*size)
     # Equal bits: no addition was moved, and no product was fused with one, as fast mathematics would.
-    assert windows.compiled()(pred, target, 0.3, 0.7) == windows._sum_windows(pred, target, 0.3, 0.7)
+    assert sum_by(windows.compiled(), pred, target, 0.3, 0.7) == sum_by(windows._sum_windows, pred, target, 0.3, 0.7)
     pred[3, 3] = np.nan
-    assert np.isnan(windows.compiled()(pred, target, 0.3, 0.7))
-    assert np.isnan(windows.compiled()(0 * target, 0 * target, 0.0, 0.0))  # where Python would raise
+    assert np.isnan(sum_by(windows.compiled(), pred, target, 0.3, 0.7))
+    assert np.isnan(sum_by(windows.compiled(), 0 * target, 0 * target, 0.0, 0.0))  # where Python would raise
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
@@ -81,60 +60,23 @@ def test_a_bright_row_leaves_the_rows_below_as_they_are() -> None:
     assert (54 * whole - top).item() == pytest.approx(53 * alone.item(), abs=1e-12)
 
 
-def test_the_compilation_is_stored_and_read_again(copied: ModuleType) -> None:
-    assert stored(copied) == []
-    first = copied.compiled()
-    assert [path.suffix for path in stored(copied)] == [".nbc", ".nbi"]
-    assert not sum(first.stats.cache_hits.values())
-    copied.compiled.cache_clear()
-    again = copied.compiled()
-    assert sum(again.stats.cache_hits.values()) == 1
-    assert sum_of(first) == sum_of(again) == sum_of(windows.compiled())
+def test_threads_that_ask_at_once_get_one_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    signatures, njit, together = [], numba.njit, Barrier(4)
 
+    def counted(signature: str, **options: Any) -> Callable[..., Any]:
+        signatures.append(signature)
+        return njit(signature, **options)
 
-def test_ssim_is_compiled_where_neither_the_package_nor_the_home_can_be_written(
-    copied: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Files in the place of folders: permissions would not keep root from writing.
-    Path(inspect.getfile(copied)).with_name("__pycache__").write_text("")
-    for variable in ("HOME", "XDG_CACHE_HOME"):
-        monkeypatch.setenv(variable, "/dev/null")
-    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
-    with pytest.raises(RuntimeError, match="no locator available"):
-        numba.njit(cache=True)(copied._sum_windows)
-    assert sum_of(copied.compiled()) == sum_of(windows.compiled())
+    def ask(_: int) -> Callable[..., float]:
+        together.wait()
+        return windows.compiled()
 
-
-@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
-@pytest.mark.parametrize("length", [0, 1000])
-def test_a_stored_compilation_that_was_cut_short_is_not_needed(copied: ModuleType, suffix: str, length: int) -> None:
-    copied.compiled()
-    (path,) = (path for path in stored(copied) if path.suffix == suffix)
-    path.write_bytes(path.read_bytes()[:length])
-    copied.compiled.cache_clear()
-    assert sum_of(copied.compiled()) == sum_of(windows.compiled())
-
-
-@contextmanager
-def files_end_at(num_bytes: int) -> Iterator[None]:
-    """A disk that is full, as far as this process is concerned."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.mark.parametrize("num_bytes", [0, 5000])
-def test_a_full_disk_does_not_stop_the_scores(copied: ModuleType, num_bytes: int) -> None:
-    with files_end_at(num_bytes):
-        found = copied.compiled()
-    # Neither file fits, or the index alone.
-    assert [path.suffix for path in stored(copied)] == ([".nbi"] if num_bytes else [])
-    assert sum_of(found) == sum_of(windows.compiled())
-    copied.compiled.cache_clear()
-    assert sum_of(copied.compiled()) == sum_of(windows.compiled())
+    monkeypatch.setattr(numba, "njit", counted)
+    windows._compile.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(ask, range(4)))
+    assert len(signatures) == 1
+    assert all(function is found[0] for function in found)
 
 
 def test_numba_is_not_loaded_before_a_score_is_asked_for() -> None:

@@ -1,7 +1,8 @@
-"""A process that has imported what the commands import, and runs each command in a fork of itself.
+"""A process that has imported and compiled what the commands need, and runs each command in a fork of itself.
 
-Importing torch and Lightning takes several seconds, and the tests type dozens of commands. A fork runs the script as
-`python scripts/NAME.py ...` would, as `__main__` with its own arguments, folder and streams; it only begins later.
+Importing torch and Lightning takes several seconds, compiling SSIM another, and the tests type dozens of commands. A
+fork runs the script as `python scripts/NAME.py ...` would, as `__main__` with its own arguments, folder and streams; it
+only begins later.
 
 Reads lines of JSON: {"argv", "cwd", "stdout", "stderr", "file_size"}; answers each with the exit code. `file_size`,
 where it is not null, is the number of bytes at which a file takes no more, as on a full disk.
@@ -22,8 +23,10 @@ def serve() -> None:
     import mrirecon.command
     import mrirecon.evaluation
     import mrirecon.inspection
-    import mrirecon.reconstruct  # noqa: F401
+    import mrirecon.metrics.windows
+    import mrirecon.reconstruct
 
+    mrirecon.metrics.windows.compiled()
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()

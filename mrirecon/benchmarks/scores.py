@@ -16,7 +16,7 @@ from mrirecon.metrics.functional import ssim
 NOTES = [
     "Reference: `fastmri.evaluate`, which takes scikit-image's SSIM slice by slice on the CPU; values are compared in "
     "double precision. Speed is that of SSIM of one volume of 35 slices of 320x320. On a CPU the first SSIM of a "
-    "process takes its start besides; the first one of all also compiles, about a second more."
+    "process takes its start besides, in which it is compiled."
 ]
 _ROUNDS = 9
 _START = """
@@ -44,7 +44,7 @@ def rows(device: str, num_volumes: int = 1000) -> Iterator[Row]:
 
 
 def _start() -> Row:
-    """What the first SSIM of a process costs, its machine code being stored from the speed's row."""
+    """What the first SSIM of a process costs besides: numba's import and the compilation."""
     command = [sys.executable, "-c", _START]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(3)]
     seconds = statistics.median(float(run.stdout) for run in runs)
