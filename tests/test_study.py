@@ -325,7 +325,7 @@ def test_step_sizes_are_told_apart_on_a_function_whose_limits_are_known(tmp_path
     runs = [made_up({"lr": lr}, losses=quadratic(lr)) for lr in rates]
     # A valley with noise of its own: it falls and rises in turns.
     runs.append(made_up({"lr": 1.9}, losses=[0.6 + 0.3 * (-1) ** k * 0.9**k - 0.005 * k for k in range(40)]))
-    (sentence,) = findings(results_of(tmp_path, runs, "step_size"))
+    sentence, *_ = findings(results_of(tmp_path, runs, "step_size"))
     assert "crawls at lr 0.001 to 0.003 (it falls by 7 to " in sentence
     assert "converges at lr 0.5 to 1 (it falls by 100 %)" in sentence
     assert re.search(r"oscillates at lr 1\.9 \(it rises in \d\d % of the steps\)", sentence)
@@ -400,6 +400,17 @@ def test_a_model_without_seeds_stands_beside_every_seed_and_others_are_paired_by
     assert best_settings(results_of(tmp_path, runs)) == [{"optimizer": "adam"}, {"optimizer": "sgd"}]
 
 
+def test_a_best_rate_at_the_edge_of_the_grid_is_said(tmp_path: Path) -> None:
+    scores = {"a": (0.6, 0.7, 0.8), "b": (0.6, 0.8, 0.7), "c": (0.8, 0.7, 0.6)}
+    runs = [
+        made_up({"optimizer": name, "lr": lr}, ssims=[ssim])
+        for name, ssims in scores.items() for lr, ssim in zip((0.1, 1.0, 10.0), ssims, strict=True)
+    ]  # fmt: skip
+    assert findings(results_of(tmp_path, runs))[-1] == (
+        "At the edge of the learning rates tried, so that better ones may lie beyond: a and c."
+    )
+
+
 def test_different_zero_filled_images_have_no_common_line(tmp_path: Path) -> None:
     runs = [made_up({"mask": m}, ssims=[0.8], zero_filled=z) for m, z in (("random_4x", 0.5), ("random_8x", 0.2))]
     results = results_of(tmp_path, runs)
@@ -425,7 +436,7 @@ def test_what_has_no_score_is_told_apart(tmp_path: Path) -> None:
     early = made_up({"lr": 10.0}, losses=[1.0, 0.001, None], status="diverged")
     grown = made_up({"lr": 5.0}, losses=[1.0, 2.0, 3.0])
     fine = made_up({"lr": 0.1}, losses=[1.0, 0.5, 0.4])
-    (sentence, _) = findings(results_of(tmp_path / "2", [early, grown, fine], "step_size"))
+    sentence, *_ = findings(results_of(tmp_path / "2", [early, grown, fine], "step_size"))
     assert "diverges at lr 5 to 10 (no longer finite after 2 steps or above where it began at the end)" in sentence
 
 
@@ -495,7 +506,7 @@ def test_momentum_is_compared_at_one_step_size_and_at_the_best(tmp_path: Path) -
         made_up({"optimizer.momentum": beta, "lr": lr}, ssims=[s or 0.1], status="finished" if s else "diverged")
         for (beta, lr), s in scores.items()
     ]
-    table, speed, _ = findings(results_of(tmp_path, runs, "momentum"))
+    table, speed, *_ = findings(results_of(tmp_path, runs, "momentum"))
     assert "beta 0.9: best at lr 0.01, lr / (1 - beta) = 0.1, SSIM 0.8200" in table
     assert speed == (
         "beta 0.9: at the small step 0.01 SSIM 0.8200 against 0.5500 without; "

@@ -164,6 +164,12 @@ class Family:
         sound = [setting for setting in self.settings if setting.score is not None]
         return max(sound, key=lambda setting: (len(setting.runs), setting.score)) if sound else None
 
+    @property
+    def is_at_edge(self) -> bool:
+        """Whether the best is the smallest or the largest of several learning rates."""
+        rates = [setting.lr for setting in self.settings if setting.lr is not None]
+        return self.best is not None and len(rates) > 1 and self.best.lr in (rates[0], rates[-1])
+
     def usable_decades(self, threshold: float) -> tuple[float, bool]:
         """How many decades of learning rates reach an SSIM, and whether the range may go on beyond what was tried.
 
