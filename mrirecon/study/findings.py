@@ -30,9 +30,7 @@ def findings(results: PartResults) -> list[str]:
         answers.append("No setting ended with a score in every seed.")
     edge = [family.label for family in results.ranked if family.is_at_edge]
     if edge:
-        answers.append(
-            f"At the edge of the learning rates that were tried, so better ones may lie beyond: {_list(edge)}."
-        )
+        answers.append(f"At the edge of the learning rates tried, so that better ones may lie beyond: {_list(edge)}.")
     if num_diverged:
         answers.append(f"{num_diverged} of {len(results.runs)} trainings diverged; they count as results.")
     if num_undefined:
