@@ -19,17 +19,10 @@ from mrirecon.errors import ConfigError, InputError
 from mrirecon.io.atomic import alone_in, output_folder
 from mrirecon.study import progress
 from mrirecon.study.findings import FINDERS, findings
+from mrirecon.study.intervals import difference, mean_interval
 from mrirecon.study.page import write_page
 from mrirecon.study.plan import Cell, Part, Study, grids, more_seeds
-from mrirecon.study.results import (
-    PartResults,
-    Run,
-    best_settings,
-    difference,
-    mean_interval,
-    read_part,
-    to_reach,
-)
+from mrirecon.study.results import PartResults, Run, best_settings, read_part, to_reach
 from mrirecon.study.typed import presets, read_study
 
 SMALL = [

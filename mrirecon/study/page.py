@@ -12,17 +12,9 @@ from mrirecon.io.atomic import replacing
 from mrirecon.reports.html import template
 from mrirecon.study import figures
 from mrirecon.study.findings import findings
+from mrirecon.study.intervals import Interval, difference, mean_interval
 from mrirecon.study.plan import Cell, Study
-from mrirecon.study.results import (
-    Family,
-    Interval,
-    PartResults,
-    Setting,
-    difference,
-    mean_interval,
-    read_part,
-    to_reach,
-)
+from mrirecon.study.results import Family, PartResults, Setting, read_part, to_reach
 
 
 class Row(NamedTuple):
