@@ -96,7 +96,7 @@ def _measured(trainer: pl.Trainer, module: ReconModule, curves: Curves) -> dict[
         "num_slices": curves.num_slices,
         "num_parameters": sum(p.numel() for p in module.parameters()),
         "weights_bytes": sum(p.numel() * p.element_size() for p in module.parameters()),
-        "state_bytes": sum(map(_state_bytes, trainer.optimizers)),
+        "state_bytes": sum(_state_bytes(dict(optimizer.state)) for optimizer in trainer.optimizers),
         "peak_bytes": torch.cuda.max_memory_allocated(module.device) if module.device.type == "cuda" else None,
         "seconds_per_step": curves.seconds_per_step,
         "losses": [_finite_or_none(loss) for loss in curves.losses],
@@ -107,10 +107,13 @@ def _measured(trainer: pl.Trainer, module: ReconModule, curves: Curves) -> dict[
     }
 
 
-def _state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """What an optimizer keeps besides the weights."""
-    kept = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
-    return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+def _state_bytes(kept: Any) -> int:
+    """The tensors in what an optimizer keeps besides the weights; SOAP's matrices are in lists."""
+    if torch.is_tensor(kept):
+        return kept.numel() * kept.element_size()
+    if isinstance(kept, dict):
+        return sum(_state_bytes(value) for value in kept.values())
+    return sum(map(_state_bytes, kept)) if isinstance(kept, list | tuple) else 0
 
 
 def _finite_or_none(value: float) -> float | None:
