@@ -26,6 +26,7 @@ from mrirecon.command import check_types, command, explain, output_folder
 from mrirecon.errors import ConfigError
 from mrirecon.evaluation import write_json
 from mrirecon.option_lists import CONF, is_group
+from mrirecon.provenance import json_config
 from mrirecon.tuning.best import Experiment
 from mrirecon.tuning.report import OVERRIDES, SCORES, print_summary, summary, trial_line
 from mrirecon.tuning.space import Composed, Space, key_of, open_space
@@ -180,7 +181,8 @@ def _check(cfg: DictConfig) -> None:
 
 def _identity(cfg: DictConfig, base: DictConfig, space: Space, data: dict[str, str]) -> dict[str, Any]:
     """What must stay while a search goes on, or its trials would not compare."""
-    config = {key: value for key, value in flatten(plain(base)).items() if not key.startswith(_MAY_CHANGE)}
+    settings = json_config(flatten(plain(base)))
+    config = {key: value for key, value in settings.items() if not key.startswith(_MAY_CHANGE)}
     return {"metric": cfg.metric, "space": [*map(str, space.dimensions)], "config": config, "data": data}
 
 

@@ -41,9 +41,13 @@ def test_an_error_of_a_job_arrives_as_it_was() -> None:
 
 
 def test_a_process_is_started_as_asked_and_leaves_ctrl_c_to_the_one_that_waits() -> None:
-    assert list(in_processes(setting, [0], 2, FORK, "", remember_start)) == [(1, True)]
-    assert _started == []
-    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    try:
+        assert list(in_processes(setting, [0], 2, FORK, "", remember_start)) == [(1, True)]
+        assert _started == []
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_killed_process_is_the_given_message() -> None:

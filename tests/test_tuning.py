@@ -378,6 +378,14 @@ def typed(folder: Path, cwd: Path, *more: str) -> list[str]:
     return [*SMALL, f"data.root={folder}", f"output={cwd / 'search'}", f"experiment_dir={cwd / 'experiment'}", *more]
 
 
+def test_a_search_with_an_infinite_setting_can_be_written_down(folder: Path, tmp_path: Path) -> None:
+    space = ["optimizer=prodigy", "optimizer.weight_decay=choice(0,0.01)"]  # Prodigy's growth rate has no bound
+    done = run(tmp_path, "tune", *typed(folder, tmp_path, *space, "num_trials=1"))
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "search" / "tune.json").read_text())["config"]
+    assert config["optimizer.growth_rate"] == "inf"
+
+
 def test_a_search_goes_on_keeps_diverged_trials_and_its_best_trains_to_the_same_score(
     folder: Path, tmp_path: Path
 ) -> None:
