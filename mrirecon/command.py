@@ -55,8 +55,6 @@ def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print a mistake its own way and exit with 1
             logging.raiseExceptions = False  # a traceback for every line that a full disk does not take
-            # Lightning 2.6.6 asks torch's tree utilities in a way that torch 2.15 deprecates.
-            warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
             guarded(lambda: _bring_checkpoint(from_checkpoint))
             guarded(lambda: _spell_lists(config_name))
             sys.argv[1:] = [kept for argument in sys.argv[1:] if (kept := _without_null(argument, config_name))]
@@ -79,6 +77,9 @@ def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable
 
 
 def _checked(cfg: DictConfig, config_name: str, story: Story) -> int | None:
+    # Lightning 2.6.6 asks torch's tree utilities in a way that torch 2.15 deprecates. Here, as a launcher's worker has
+    # filters of its own.
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
     check_types(cfg, HydraConfig.get().overrides.task, config_name)
     check_targets(plain(cfg))
     if cfg.get("ckpt") is not None and is_exported(Path(str(cfg.ckpt))):
