@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from mrirecon.option_lists import is_group
+from mrirecon.option_lists import is_group, split_commas
 
 _FUNCTIONS = re.compile(r"(choice|range|glob)\(")
 
@@ -24,15 +24,4 @@ def name_jobs(typed: Sequence[str]) -> list[str]:
 
 def _is_swept(value: str) -> bool:
     """Whether a value, as typed, stands for several.  `sgd,adam`, `range(1,4)`, but not `[1,2]`"""
-    if _FUNCTIONS.match(value):
-        return True
-    depth, quote = 0, ""
-    for character in value:
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        elif character == "," and depth == 0:
-            return True
-        depth += (character in "[{(") - (character in "]})")
-    return False
+    return _FUNCTIONS.match(value) is not None or len(split_commas(value)) > 1

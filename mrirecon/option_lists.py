@@ -79,3 +79,19 @@ def _option(group: str, name: object) -> DictConfig:
     if missing:
         raise ConfigError(f"{group}={name}: has no value for {', '.join(sorted(missing))}: choose it alone, with them")
     return node
+
+
+def split_commas(text: str) -> list[str]:
+    """The parts between commas that are in no bracket and no quotes.  `a,[1,2],log(1,2)` -> three"""
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character == "," and depth == 0:
+            parts.append("")
+            continue
+        depth += (character in "[{(") - (character in "]})") if not quote else 0
+        parts[-1] += character
+    return parts

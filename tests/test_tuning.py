@@ -20,13 +20,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_commands import ROOT, assert_refused, metrics, run
 
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.option_lists import CONF
+from mrirecon.option_lists import CONF, split_commas
 from mrirecon.tuning.best import Experiment, experiment_yaml
 from mrirecon.tuning.report import duration, importances
 from mrirecon.tuning.space import Compose, brings_schedule, open_space
 from mrirecon.tuning.storage import REASON, Search, first_difference, is_result, make_pruner
 from mrirecon.tuning.trial import check_trial, slim
-from mrirecon.tuning.words import number_text, parse_dimension, spell_space, split_commas, value_of
+from mrirecon.tuning.words import number_text, parse_dimension, spell_space, value_of
 
 SMALL = [
     "data=fastmri_singlecoil", "data.num_workers=0", "model.chans=2", "model.num_pool_layers=1", "trainer=cpu",

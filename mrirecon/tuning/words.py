@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mrirecon.errors import ConfigError
+from mrirecon.option_lists import split_commas
 
 _WORD = re.compile(r"(log|range|choice)\((.*)\)", re.DOTALL)
 _TYPED = re.compile(r"[\w./@]+=\s*(?:log|range|choice)\(")
@@ -88,22 +89,6 @@ def parse_dimension(typed: str) -> Dimension:
 def is_interval(option: str) -> bool:
     """Whether an option stands for a number to be drawn.  `log(1e-6,1e-2)`"""
     return _WORD.fullmatch(option) is not None
-
-
-def split_commas(text: str) -> list[str]:
-    """The parts between commas that are in no bracket and no quotes.  `a,[1,2],log(1,2)` -> three"""
-    parts, depth, quote = [""], 0, ""
-    for character in text:
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        elif character == "," and depth == 0:
-            parts.append("")
-            continue
-        depth += (character in "[{(") - (character in "]})") if not quote else 0
-        parts[-1] += character
-    return parts
 
 
 def value_of(text: str) -> Any:
