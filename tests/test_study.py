@@ -441,7 +441,7 @@ def test_a_part_without_any_result_still_has_a_page(tmp_path: Path) -> None:
     for each in runs:
         each.content.update(zero_filled={}, validations=[])
     part = results_of(tmp_path, runs, "step_size").part
-    study = Study("x", "X", "", tmp_path, None, (part,), ())
+    study = Study("X", "", tmp_path, None, (part,), ())
     page, text = write_page(study, [each.cell for each in runs], "python scripts/study.py")
     assert "4 of 4 trainings diverged" in text
     assert "at any learning rate: a + c, a + d, b + c, b + d" in page.read_text()

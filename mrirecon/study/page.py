@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from mrirecon.io.atomic import replacing
+from mrirecon.io.atomic import write_whole
 from mrirecon.reports.html import template
 from mrirecon.study import figures
 from mrirecon.study.findings import findings
@@ -56,8 +56,7 @@ def write_page(study: Study, cells: Sequence[Cell], command: str) -> tuple[Path,
         config=json.dumps(run["config"], indent=2, ensure_ascii=False),
     )
     path = study.output / "study.html"
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_whole(path, page)
     sections = ["\n".join([f"{r.part.title}", *(f"  {text}" for text in found[r.part.name])]) for r in parts]
     return path, "\n\n".join(sections)
 

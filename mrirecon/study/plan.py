@@ -60,7 +60,6 @@ class Cell(NamedTuple):
 class Study(NamedTuple):
     """A named set of parts."""
 
-    name: str
     title: str
     about: str
     output: Path

@@ -46,7 +46,7 @@ def read_study(typed: Sequence[str]) -> Study:
         _part(part, node, preset, [own, node, preset, defaults], settings) for part, node in preset["parts"].items()
     )
     output = Path(str(keys["output"] or f"outputs/study/{name}"))
-    return Study(str(name), preset["title"], preset.get("about", ""), output, reach, parts, tuple(launch))
+    return Study(preset["title"], preset.get("about", ""), output, reach, parts, tuple(launch))
 
 
 def _typed_preset(axes: Axes) -> dict[str, Any]:
