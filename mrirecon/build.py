@@ -1,65 +1,28 @@
 """Puts the parts named in YAML together: the package's only file that builds."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import InstantiationException
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 from torch import nn
 
-from mrirecon.callbacks.record import Record, flatten
-from mrirecon.checkpoints import load_weights, read_checkpoint
-from mrirecon.data import masks
+from mrirecon.config.compose import instantiate, plain
+from mrirecon.data.catalog.volumes import Progress
 from mrirecon.data.conditions import conditions_of
 from mrirecon.data.datamodule import ReconDataModule
-from mrirecon.data.volumes import Progress
-from mrirecon.errors import ConfigError, InputError
-from mrirecon.export import is_exported
-from mrirecon.module import ReconModule
-from mrirecon.option_lists import CONF
-from mrirecon.targets import check_targets
+from mrirecon.errors import ConfigError
+from mrirecon.inference.checkpoints import load_weights
+from mrirecon.sampling import masks
+from mrirecon.training.callbacks.record import Record
+from mrirecon.training.module import ReconModule
 
 # Settings of a data set that mean nothing for another one.
 _OF_ONE_SET = ("prepared", "writer", "files", "acquisitions", "num_cols")
 # Of Lightning's: 16-mixed would stop at the overflows that its loss scaler is there to skip.
 _PRECISIONS = ("32-true", "32", "bf16-mixed")
-
-
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The config as dicts, lists, strings and numbers, every interpolation resolved."""
-    resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
-
-
-def compose(config_name: str, overrides: list[str]) -> DictConfig:
-    """The config that a command would have with these overrides."""
-    if GlobalHydra.instance().is_initialized():
-        return hydra.compose(config_name, overrides)
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose(config_name, overrides)
-
-
-def instantiate(key: str, node: Any, **kwargs: Any) -> Any:
-    """The object a config node names. Raises ConfigError naming the key for a wrong, missing or unknown setting."""
-    if isinstance(node, DictConfig):
-        node = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
-    if not isinstance(node, dict) or "_target_" not in node:
-        raise ConfigError(f"{key}: nothing is chosen; give {key}=..., one of the files in conf/{key}")
-    check_targets(node, key)
-    try:
-        return hydra.utils.instantiate(node, _convert_="all", **kwargs)
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, (ConfigError, InputError)):
-            raise cause from None
-        raise ConfigError(f"{key}: {cause}") from error
 
 
 def build_datamodule(cfg: DictConfig, progress: Progress | None = None) -> ReconDataModule:
@@ -136,48 +99,6 @@ def build_trainer(cfg: DictConfig) -> Trainer:
 def build_evaluation(cfg: DictConfig, model: nn.Module) -> tuple[Trainer, ReconModule]:
     """What scores a model: no optimizer, no logger."""
     return build_trainer(cfg), ReconModule(model)
-
-
-# What a continued run may change, and the schedules whose shape does not depend on the length of the run.
-_MUST_STAY = (
-    "seed", "target_clamp", "data.", "mask.", "augmentation.", "model.", "loss.", "optimizer.", "scheduler.",
-    "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip", "trainer.limit_train_batches",
-    "trainer.overfit_batches", "trainer.devices", "trainer.num_nodes", "callbacks.averaging.", "callbacks.penalty.",
-)  # fmt: skip
-_MAY_CHANGE = ("data.root", "data.num_workers", "data.check")
-_MAY_MOVE = "data.prepared"  # elsewhere it is the same data; read in another way, it is rounded in another way
-_OF_ANY_LENGTH = tuple(
-    f"mrirecon.schedules.{name}" for name in ("constant", "step", "multistep", "exponential", "plateau")
-)
-
-
-def check_continues(cfg: DictConfig) -> None:
-    """Raises ConfigError where `ckpt` was made by other settings, naming the first: it would be no continuation."""
-    if cfg.ckpt is None:
-        return
-    if is_exported(Path(cfg.ckpt)):
-        raise ConfigError(
-            f"ckpt={cfg.ckpt}: an exported model has the weights alone, not the state of the optimizer: "
-            "continue from checkpoints/last.ckpt of its run"
-        )
-    checkpoint = read_checkpoint(cfg.ckpt)
-    then, now = flatten(checkpoint["config"]), flatten(plain(cfg))
-    if "None" not in (then.get(_MAY_MOVE, "None"), now.get(_MAY_MOVE, "None")):
-        then[_MAY_MOVE] = now[_MAY_MOVE]
-    keys = [k for k in sorted({*then, *now}) if k.startswith(_MUST_STAY) and k not in _MAY_CHANGE]
-    fixed_length = now.get("scheduler._target_") not in _OF_ANY_LENGTH
-    if fixed_length:
-        keys.append("trainer.max_epochs")  # its schedule was made for that many
-    for key in keys:
-        if then.get(key) != now.get(key):
-            raise ConfigError(
-                f"ckpt={cfg.ckpt}: its run had {key}={then.get(key)}, this one has {key}={now.get(key)}: "
-                "continue with the same settings, or start a new run without ckpt"
-            )
-    num_done, most = checkpoint["epoch"] + 1, cfg.trainer.max_epochs
-    if most is not None and 0 <= most <= num_done:
-        cure = "its schedule ends there, so the run is finished" if fixed_length else "give more"
-        raise ConfigError(f"trainer.max_epochs={most}: ckpt={cfg.ckpt} has {num_done} epochs already: {cure}")
 
 
 def load_model(cfg: DictConfig) -> nn.Module:

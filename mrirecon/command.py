@@ -4,34 +4,30 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from mrirecon.build import compose, plain
-from mrirecon.checkpoints import read_checkpoint
+from mrirecon.config.allowlist import check_targets, data_only
+from mrirecon.config.compose import plain
+from mrirecon.config.options import CONF, spell_lists
+from mrirecon.config.overrides import check_types, explain, parse, without_null
 from mrirecon.errors import ConfigError, DivergedError, InputError
-from mrirecon.export import is_exported, weights_file
-from mrirecon.io.atomic import disk_message
-from mrirecon.io.atomic import output_folder as output_folder
-from mrirecon.io.processes import raise_ctrl_c
-from mrirecon.option_lists import CONF, is_group, nearest, no_option, spell_lists
-from mrirecon.targets import check_targets, data_only
+from mrirecon.inference.checkpoints import read_checkpoint
+from mrirecon.inference.export import is_exported, weights_file
+from mrirecon.system.atomic import disk_message
+from mrirecon.system.atomic import output_folder as output_folder
+from mrirecon.system.interrupts import raise_ctrl_c
 
 log = logging.getLogger(__name__)
 
-# Lightning takes a number, a list or a word here.
-_OF_SEVERAL_TYPES = ("trainer.devices", "trainer.deterministic")
 Story = Callable[[DictConfig], int | None]
 
 
@@ -57,7 +53,7 @@ def command(config_name: str, from_checkpoint: tuple[str, ...] = ()) -> Callable
             logging.raiseExceptions = False  # a traceback for every line that a full disk does not take
             guarded(lambda: _bring_checkpoint(from_checkpoint))
             guarded(lambda: _spell_lists(config_name))
-            sys.argv[1:] = [kept for argument in sys.argv[1:] if (kept := _without_null(argument, config_name))]
+            sys.argv[1:] = [kept for argument in sys.argv[1:] if (kept := without_null(argument, config_name))]
             run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
             try:
                 run()
@@ -132,7 +128,7 @@ def message_of(error: BaseException) -> str:
 
 def _bring_checkpoint(keys: tuple[str, ...]) -> None:
     """Offers the groups of the checkpoint's config to Hydra as the option `checkpoint`, and chooses them."""
-    overrides = _parse([a for a in sys.argv[1:] if "=" in a and not a.startswith("-")]) if keys else []
+    overrides = parse([a for a in sys.argv[1:] if "=" in a and not a.startswith("-")]) if keys else []
     given = {override.key_or_group: override.value() for override in overrides}
     if given.get("ckpt") is None:
         return
@@ -148,102 +144,3 @@ def _bring_checkpoint(keys: tuple[str, ...]) -> None:
 
 def _spell_lists(config_name: str) -> None:
     sys.argv[1:] = spell_lists(sys.argv[1:], config_name)
-
-
-def _without_null(argument: str, config_name: str) -> str:
-    """`mask=null` as Hydra wants it: `~mask`, or nothing to change where the group is absent anyway."""
-    group, _, value = argument.partition("=")
-    if value != "null" or not is_group(group):
-        return argument
-    defaults = OmegaConf.load(CONF / f"{config_name}.yaml").defaults
-    absent = any(isinstance(entry, DictConfig) and entry.get(group, "") is None for entry in defaults)
-    return "" if absent else f"~{group}"
-
-
-def _parse(overrides: list[str]) -> list[Override]:
-    try:
-        return OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise ConfigError(_unparsable(error)) from error
-
-
-def _unparsable(error: HydraException) -> str:
-    """Hydra's grammar takes some characters for its own; quotes for Hydra inside quotes for the shell keep them."""
-    text = str(error).splitlines()[0].rpartition("Exception: ")[2]
-    return f"cannot be read as key=value: {text}; quote a value with special characters, as in 'data.root=\"a b~c\"'"
-
-
-def check_types(cfg: DictConfig, overrides: list[str], config_name: str) -> None:
-    """Raises ConfigError for a value of another type than the default it replaces.  `trainer.max_epochs=ten`"""
-    parsed = [(text, override) for text, override in zip(overrides, _parse(overrides), strict=True)]
-    chosen = [text for text, override in parsed if is_group(override.key_or_group)]
-    base = compose(config_name, chosen)
-    for _, override in parsed:
-        key = override.key_or_group
-        if is_group(key) or override.is_add() or override.is_delete() or key in _OF_SEVERAL_TYPES:
-            continue
-        default, value = OmegaConf.select(base, key), OmegaConf.select(cfg, key)
-        if not _same_kind(default, value):
-            raise ConfigError(f"{key}={value!r}: expected {_kind(default)}, like its default {default!r}")
-
-
-def _same_kind(default: Any, value: Any) -> bool:
-    if default is None or value is None or isinstance(default, str):
-        return not isinstance(value, DictConfig) or default is None
-    return _kind(default) == _kind(value) or (isinstance(default, float) and _kind(value) == "a whole number")
-
-
-def _kind(value: Any) -> str:
-    names = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "text",
-        DictConfig: "a group of keys",
-    }
-    return names.get(type(value), "a list")
-
-
-def explain(error: Exception, overrides: list[str], config_name: str) -> str:
-    """One line for a setting Hydra refused: which one, and the nearest valid names."""
-    try:
-        parsed = OverridesParser.create().parse_overrides([o for o in overrides if not o.startswith("-")])
-    except HydraException as refused:
-        return _unparsable(refused)
-    for override in parsed:
-        problem = _option_problem(override) if is_group(override.key_or_group) else ""
-        if problem:
-            return problem
-    try:
-        names = list(_names(config_name, [o for o in overrides if is_group(o.split("=")[0])]))
-    except HydraException:  # the config itself is broken, whatever was typed
-        names = []
-    for override in parsed if names else ():
-        key = override.key_or_group
-        if not override.is_add() and key not in names and not key.startswith("hydra"):
-            return f"{key}: there is no such key{nearest(key, names)}; --help shows all, and +{key}=... would add it"
-    return str(error).splitlines()[0]
-
-
-def _option_problem(override: Override) -> str:
-    value = override.value()
-    if value is None or str(value) == "checkpoint" or not isinstance(value, str):
-        return ""
-    return no_option(override.key_or_group, value)
-
-
-def _names(config_name: str, chosen: list[str]) -> Iterator[str]:
-    yield from (path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
-    try:
-        cfg = compose(config_name, chosen)
-    except HydraException:
-        cfg = compose(config_name, [])
-
-    def walk(node: Any, prefix: str) -> Iterator[str]:
-        for key in node:
-            yield f"{prefix}{key}"
-            child = node._get_node(key)
-            if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-                yield from walk(child, f"{prefix}{key}.")
-
-    yield from walk(cfg, "")

@@ -1,7 +1,5 @@
 """Measures this project beside its references: python scripts/benchmark.py [SUITE ...] [device=cuda] [output=DIR]"""
 
-import mrirecon.starting  # noqa: F401
-
 import sys
 import tempfile
 from pathlib import Path
@@ -9,11 +7,11 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from mrirecon.benchmarks import data, overhead, scores
-from mrirecon.benchmarks.measure import printed, write_table
+from mrirecon.apps.benchmarks import data, overhead, scores
+from mrirecon.apps.benchmarks.measure import printed, write_table
 from mrirecon.command import command
 from mrirecon.errors import ConfigError
-from mrirecon.reconstruct import choose_device
+from mrirecon.inference.reconstruct import choose_device
 
 SUITES = ("data", "scores", "overhead")
 

@@ -1,18 +1,16 @@
 """Checks a data set before it is used: python scripts/check_data.py data.root=DIR [full=true]"""
 
-import mrirecon.starting  # noqa: F401
-
 import logging
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from mrirecon.callbacks.progress import CountProgress
 from mrirecon.command import command
-from mrirecon.data.index import Index
-from mrirecon.data.index_file import FILE_NAME
+from mrirecon.data.catalog.index import Index
+from mrirecon.data.catalog.index_file import FILE_NAME
+from mrirecon.data.catalog.inspection import CHALLENGES, find_folders, inspect_folder, notes, print_summary
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.inspection import CHALLENGES, find_folders, inspect_folder, notes, print_summary
+from mrirecon.system.progress import CountProgress
 
 log = logging.getLogger(__name__)
 

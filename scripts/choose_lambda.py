@@ -1,14 +1,14 @@
 """Chooses a regularisation weight on the validation set: python scripts/choose_lambda.py model=tv [mask=random_8x]"""
 
-import mrirecon.starting  # noqa: F401
-
 from omegaconf import DictConfig
 
-from mrirecon.build import build_datamodule, build_evaluation, instantiate
-from mrirecon.callbacks.progress import CountProgress
+from mrirecon.build import build_datamodule, build_evaluation
 from mrirecon.command import command, output_folder
-from mrirecon.evaluation import Report, evaluate, write_json
-from mrirecon.regularisation import check_search, print_trials, search, summary
+from mrirecon.config.compose import instantiate
+from mrirecon.evaluation.lambda_search import check_search, print_trials, search, summary
+from mrirecon.evaluation.scoring import Report, evaluate
+from mrirecon.system.atomic import write_json
+from mrirecon.system.progress import CountProgress
 
 
 @command("choose_lambda")

@@ -1,20 +1,18 @@
 """Compares evaluations of the same volumes: python scripts/compare.py RUN RUN [RUN ...] [--output DIR]"""
 
-import mrirecon.starting  # noqa: F401
-
 import argparse
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.io.atomic import disk_message, output_folder
-from mrirecon.io.processes import raise_ctrl_c
-from mrirecon.reports.comparable import read_run
 from mrirecon.reports.comparison import compare
 from mrirecon.reports.html import write_report
 from mrirecon.reports.inputs import EVENTS
-from mrirecon.reports.words import print_comparison
+from mrirecon.reports.runs import read_run
+from mrirecon.reports.text import print_comparison
+from mrirecon.system.atomic import disk_message, output_folder
+from mrirecon.system.interrupts import raise_ctrl_c
 
 
 class _Parser(argparse.ArgumentParser):

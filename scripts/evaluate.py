@@ -1,20 +1,19 @@
 """Scores a checkpoint or a baseline: python scripts/evaluate.py ckpt=FILE [split=test] [mask=[random_4x,random_8x]]"""
 
-import mrirecon.starting  # noqa: F401
-
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from mrirecon.build import build_evaluation, build_scored, load_model
-from mrirecon.callbacks.progress import CountProgress
 from mrirecon.command import command, output_folder
-from mrirecon.evaluation import baseline_origin, origin_of, report, run_passes, write_json
-from mrirecon.gallery import check_gallery, write_gallery
+from mrirecon.config.options import chosen_options
+from mrirecon.evaluation.gallery import check_gallery, write_gallery
+from mrirecon.evaluation.scoring import baseline_origin, origin_of, report, run_passes
 from mrirecon.models.image_domain import ZeroFilled
-from mrirecon.option_lists import chosen_options
 from mrirecon.reports.html import write_report
 from mrirecon.reports.table import print_scores
+from mrirecon.system.atomic import write_json
+from mrirecon.system.progress import CountProgress
 
 
 @command("evaluate", from_checkpoint=("data", "mask", "model"))

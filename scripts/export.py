@@ -1,18 +1,16 @@
 """Makes a folder to share of a checkpoint: python scripts/export.py ckpt=FILE output=DIR [scores=metrics.json]"""
 
-import mrirecon.starting  # noqa: F401
-
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from mrirecon.build import load_model
-from mrirecon.checkpoints import read_checkpoint
 from mrirecon.command import command
+from mrirecon.config.allowlist import data_only
 from mrirecon.errors import ConfigError
-from mrirecon.export import WEIGHTS, find_scores, is_exported, kept_config, pack, write
-from mrirecon.model_card import model_card
-from mrirecon.targets import data_only
+from mrirecon.inference.checkpoints import read_checkpoint
+from mrirecon.inference.export import WEIGHTS, find_scores, is_exported, kept_config, pack, write
+from mrirecon.inference.model_card import model_card
 
 
 @command("export")

@@ -1,18 +1,16 @@
 """Writes the short form of a data set, once: python scripts/prepare_data.py data.root=DIR output=DIR"""
 
-import mrirecon.starting  # noqa: F401
-
 import logging
 from pathlib import Path
 
 from omegaconf import DictConfig
 from rich import filesize
 
-from mrirecon.callbacks.progress import CountProgress
 from mrirecon.command import command
+from mrirecon.data.catalog.inspection import CHALLENGES
+from mrirecon.data.prepared.prepare import Preparation
 from mrirecon.errors import ConfigError
-from mrirecon.inspection import CHALLENGES
-from mrirecon.preparation import Preparation
+from mrirecon.system.progress import CountProgress
 
 log = logging.getLogger(__name__)
 

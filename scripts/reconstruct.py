@@ -1,20 +1,21 @@
 """Reconstructs scans: python scripts/reconstruct.py ckpt=FILE input=FILE_OR_DIR output=DIR [mask=random_4x]"""
 
-import mrirecon.starting  # noqa: F401
-
 import logging
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from mrirecon.build import instantiate, load_model
+from mrirecon.build import load_model
 from mrirecon.command import command, output_folder
-from mrirecon.data.masks import sampled_of
+from mrirecon.config.compose import instantiate
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.io import fastmri, formats
-from mrirecon.io.fastmri_writer import write_reconstruction
-from mrirecon.pictures import write_png
-from mrirecon.reconstruct import choose_device, contact_sheet, reconstruct
+from mrirecon.inference.contact_sheet import contact_sheet
+from mrirecon.inference.reconstruct import choose_device, reconstruct
+from mrirecon.io import formats
+from mrirecon.io.raw import fastmri
+from mrirecon.io.raw.fastmri_writer import write_reconstruction
+from mrirecon.reports.pictures import write_png
+from mrirecon.sampling.masks import sampled_of
 
 log = logging.getLogger(__name__)
 

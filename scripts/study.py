@@ -1,7 +1,5 @@
 """Compares settings on a grid: python scripts/study.py study=lecture, or optimizer=[sgd,adam] lr=log(1e-4,1e1,6)"""
 
-import mrirecon.starting  # noqa: F401
-
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,17 +9,18 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mrirecon.build import compose
-from mrirecon.command import command, explain, guarded
+from mrirecon.apps.study import progress
+from mrirecon.apps.study.cell import check_settings, is_finished, run_cell
+from mrirecon.apps.study.page import write_page
+from mrirecon.apps.study.parse import presets, read_study
+from mrirecon.apps.study.plan import LR_FACTOR, Cell, Grid, Part, Study, grids, more_seeds, optimizers_of
+from mrirecon.apps.study.results import best_settings, read_part
+from mrirecon.command import command, guarded
+from mrirecon.config.compose import compose
+from mrirecon.config.options import CONF
+from mrirecon.config.overrides import explain
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.io.atomic import alone_in, output_folder
-from mrirecon.option_lists import CONF
-from mrirecon.study import progress
-from mrirecon.study.cell import check_settings, is_finished, run_cell
-from mrirecon.study.page import write_page
-from mrirecon.study.plan import LR_FACTOR, Cell, Grid, Part, Study, grids, more_seeds, optimizers_of
-from mrirecon.study.results import best_settings, read_part
-from mrirecon.study.typed import presets, read_study
+from mrirecon.system.atomic import alone_in, output_folder
 
 
 @command("train")

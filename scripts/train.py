@@ -1,7 +1,5 @@
 """Trains a model: python scripts/train.py optimizer=adam model.norm=group mask=random_4x"""
 
-import mrirecon.starting  # noqa: F401
-
 import shlex
 import sys
 from pathlib import Path
@@ -10,22 +8,20 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mrirecon.build import (
-    build_datamodule,
-    build_module,
-    build_trainer,
-    check_continues,
-)
-from mrirecon.callbacks.progress import CountProgress
-from mrirecon.callbacks.record import write_final
-from mrirecon.checkpoints import load_weights
+from mrirecon.build import build_datamodule, build_module, build_trainer
 from mrirecon.command import command
+from mrirecon.config.compose import plain
+from mrirecon.config.job_names import name_jobs
 from mrirecon.errors import ConfigError
-from mrirecon.evaluation import evaluate, write_json
-from mrirecon.job_names import name_jobs
+from mrirecon.evaluation.scoring import evaluate
+from mrirecon.inference.checkpoints import load_weights
+from mrirecon.inference.continuation import check_continues
 from mrirecon.models.image_domain import ZeroFilled
-from mrirecon.module import ReconModule
 from mrirecon.reports.table import print_scores
+from mrirecon.system.atomic import write_json
+from mrirecon.system.progress import CountProgress
+from mrirecon.training.callbacks.record import write_final
+from mrirecon.training.module import ReconModule
 
 CONTINUED = (
     "data", "mask", "augmentation", "model", "loss", "optimizer", "scheduler", "trainer", "seed", "target_clamp",
@@ -37,7 +33,7 @@ def train(cfg: DictConfig) -> None:
     datamodule = build_datamodule(cfg, CountProgress())
     module = build_module(cfg)
     trainer = build_trainer(cfg)
-    check_continues(cfg)
+    check_continues(plain(cfg))
 
     trainer.fit(module, datamodule, ckpt_path=cfg.ckpt, weights_only=True)
 

@@ -1,7 +1,5 @@
 """Searches the best settings: python scripts/tune.py 'optimizer.lr=log(1e-4,1e-1)' 'scheduler=choice(step,cosine)'"""
 
-import mrirecon.starting  # noqa: F401
-
 import shlex
 import sys
 import time
@@ -19,20 +17,19 @@ from omegaconf.errors import OmegaConfBaseException
 from optuna import TrialPruned
 from optuna.trial import Trial
 
-from mrirecon.build import plain
-from mrirecon.callbacks.progress import CountProgress
-from mrirecon.callbacks.record import flatten
-from mrirecon.command import check_types, command, explain, output_folder
+from mrirecon.apps.tuning.experiment import Experiment
+from mrirecon.apps.tuning.grammar import spell_space
+from mrirecon.apps.tuning.report import OVERRIDES, SCORES, print_summary, summary, trial_line
+from mrirecon.apps.tuning.space import Composed, Space, key_of, open_space
+from mrirecon.apps.tuning.storage import DEFAULT, REASON, Search, is_result, make_pruner
+from mrirecon.apps.tuning.trial import METRICS, Data, TrialError, check_trial, digests, slim, train_trial, trial_folder
+from mrirecon.command import command, output_folder
+from mrirecon.config.compose import flatten, json_config, plain
+from mrirecon.config.options import CONF, is_group
+from mrirecon.config.overrides import check_types, explain
 from mrirecon.errors import ConfigError
-from mrirecon.evaluation import write_json
-from mrirecon.option_lists import CONF, is_group
-from mrirecon.provenance import json_config
-from mrirecon.tuning.best import Experiment
-from mrirecon.tuning.report import OVERRIDES, SCORES, print_summary, summary, trial_line
-from mrirecon.tuning.space import Composed, Space, key_of, open_space
-from mrirecon.tuning.storage import DEFAULT, REASON, Search, is_result, make_pruner
-from mrirecon.tuning.trial import METRICS, Data, TrialError, check_trial, digests, slim, train_trial, trial_folder
-from mrirecon.tuning.words import spell_space
+from mrirecon.system.atomic import write_json
+from mrirecon.system.progress import CountProgress
 
 # Settings of a machine, which numbers do not depend on.
 _MAY_CHANGE = ("run_dir", "data.root", "data.num_workers", "data.check", "trainer.devices", "logger.")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from mrirecon.io import fastmri_writer
+from mrirecon.io.raw import fastmri_writer
 
 # A busy machine is no failure of the code.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,11 +11,11 @@ from test_data import MASK, datamodule
 from torch import Tensor
 
 from mrirecon.data.augmentation import Augmentation, move, moved
-from mrirecon.data.sample import HybridSlice, Sample, Slice
 from mrirecon.errors import ConfigError
 from mrirecon.physics.coils import rss
 from mrirecon.physics.crop import center_crop
 from mrirecon.physics.fft import fft2c, ifft2c
+from mrirecon.physics.sample import HybridSlice, Sample, Slice
 from mrirecon.physics.zero_filled import to_hybrid
 
 

@@ -15,17 +15,17 @@ from test_espirit import columns
 from test_physics import assert_adjoint, complex_normal
 from torch import Tensor
 
-from mrirecon.build import instantiate
 from mrirecon.command import CONF
-from mrirecon.data.masks import volume_mask
-from mrirecon.data.sample import masked, normalise
+from mrirecon.config.compose import instantiate
 from mrirecon.errors import ConfigError
 from mrirecon.models.iterative import Iterative
-from mrirecon.physics.phantom import simulate, volume_generator
+from mrirecon.physics.sample import masked, normalise
 from mrirecon.physics.sense import SenseOperator
 from mrirecon.physics.solvers import conjugate_gradient, gradient, gradient_adjoint
 from mrirecon.physics.wavelet import Wavelet
 from mrirecon.physics.zero_filled import zero_filled
+from mrirecon.sampling.masks import volume_mask
+from mrirecon.synthetic.head import simulate, volume_generator
 
 NAMES = ("tv", "wavelet", "cg_sense")
 

@@ -16,10 +16,10 @@ from scipy import stats
 
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.reports import statistics
-from mrirecon.reports.comparable import check_comparable, check_run, describe, key_of, read_run
 from mrirecon.reports.comparison import Difference, compare
+from mrirecon.reports.runs import check_comparable, check_run, describe, key_of, read_run
 from mrirecon.reports.statistics import mean_interval, signed_rank
-from mrirecon.reports.words import best_runs, number, p_text, print_comparison, summary, verdict
+from mrirecon.reports.text import best_runs, number, p_text, print_comparison, summary, verdict
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "compare.py"
 Run = dict[str, Any]

@@ -13,16 +13,16 @@ from test_module import trainer_of
 
 from mrirecon.data.conditions import MissingCoil, Noise, ShiftedCentre, applicable, conditions_of
 from mrirecon.data.datamodule import ReconDataModule
+from mrirecon.data.prepared.prepare import Preparation
 from mrirecon.data.sources import Draw, Source
 from mrirecon.errors import ConfigError
-from mrirecon.evaluation import evaluate, run_passes
-from mrirecon.io import fastmri
+from mrirecon.evaluation.scoring import evaluate, run_passes
+from mrirecon.io.raw import fastmri
 from mrirecon.io.scan import ScanInfo
 from mrirecon.models.image_domain import ZeroFilled
-from mrirecon.module import ReconModule
 from mrirecon.physics.fft import ifft2c
 from mrirecon.physics.zero_filled import to_hybrid
-from mrirecon.preparation import Preparation
+from mrirecon.training.module import ReconModule
 
 
 @pytest.fixture

@@ -11,10 +11,12 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from mrirecon.build import build_datamodule, build_module, build_trainer, plain
-from mrirecon.command import CONF, check_types, explain
+from mrirecon.build import build_datamodule, build_module, build_trainer
+from mrirecon.command import CONF
+from mrirecon.config.allowlist import check_targets
+from mrirecon.config.compose import plain
+from mrirecon.config.overrides import check_types, explain
 from mrirecon.errors import ConfigError
-from mrirecon.targets import check_targets
 
 OPTIONS = [
     (option.parent.name, option.stem)
@@ -166,7 +168,7 @@ def test_a_value_of_a_fitting_type_is_taken(typed: str) -> None:
         "hydra.utils.call", "mrirecon.build.torch.load", "mrirecon.data.sources.np.load", "torch.optim.os",
         "mrirecon.data.datamodule.Path", "mrirecon.models.nothing.Here", "mrirecon.models.unet.nn",
         # Of this project, but named by no option: a function that is not meant for configs can do harm.
-        "mrirecon.data.written_set._clear_folders", "mrirecon.data.volumes.folders",
+        "mrirecon.synthetic.written_set._clear_folders", "mrirecon.data.catalog.volumes.folders",
         "fastmri.data.subsample.np.load",
     ],
 )  # fmt: skip

@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import api_pb2, metadata
 from torch.utils.tensorboard import SummaryWriter
 
-from mrirecon.callbacks.dashboard import CHARTS, end_session, start_session
+from mrirecon.training.callbacks.dashboard import CHARTS, end_session, start_session
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ("0_sgd/tensorboard", "1_adam/tensorboard")

@@ -20,12 +20,12 @@ from torch.utils.data import default_collate
 
 from mrirecon.data.batches import ShapeBatches
 from mrirecon.data.datamodule import ReconDataModule
-from mrirecon.data.masks import draw_mask, volume_seed
-from mrirecon.data.sample import Slice, undersample
 from mrirecon.data.sources import Draw, MaskedSlices, Source, effective_acceleration
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.io import fastmri
+from mrirecon.io.raw import fastmri
+from mrirecon.physics.sample import Slice, undersample
 from mrirecon.physics.zero_filled import zero_filled
+from mrirecon.sampling.masks import draw_mask, volume_seed
 
 MASK = RandomMaskFunc([0.08], [4])
 
@@ -205,7 +205,7 @@ def test_lightning_sets_the_epoch_on_the_batches(folder: Path, tmp_path: Path) -
     """It does so on `batch_sampler.sampler` only: without that every epoch would have one order, silently."""
     from test_module import Losses, ReconModule, small_unet, trainer_of
 
-    from mrirecon.losses import L1Loss
+    from mrirecon.training.losses import L1Loss
 
     losses = Losses()
     module = ReconModule(small_unet(), L1Loss(), torch.optim.Adam)

@@ -13,9 +13,9 @@ from made_up_runs import made_up_run, write_run
 from test_commands import assert_refused, run
 from test_prepared import prepare
 
-from mrirecon.data.prepared import read_manifest
-from mrirecon.io import slices_file
-from mrirecon.io.atomic import disk_message, replacing, write_whole
+from mrirecon.data.prepared import slices_file
+from mrirecon.data.prepared.store import read_manifest
+from mrirecon.system.atomic import disk_message, replacing, write_whole
 
 # More than the config and the log of a run have, less than a report or a prepared volume.
 LIMIT = 30_000

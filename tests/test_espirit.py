@@ -11,8 +11,8 @@ from mrirecon.errors import InputError
 from mrirecon.physics.coils import rss, sens_expand, sens_reduce
 from mrirecon.physics.espirit import calibration_box, espirit, image_operator, signal_projector
 from mrirecon.physics.fft import fft2c, ifft2c
-from mrirecon.physics.phantom import acquire, simulate_coil_images, volume_generator
 from mrirecon.physics.sense import SenseOperator, crop_readout
+from mrirecon.synthetic.head import acquire, simulate_coil_images, volume_generator
 
 SIZE = (64, 60)
 

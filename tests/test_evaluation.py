@@ -22,22 +22,24 @@ from fastmri.data.subsample import RandomMaskFunc
 from test_module import data_of, small_unet, trainer_of
 from torch.multiprocessing.spawn import start_processes
 
-from mrirecon.callbacks.record import Record
-from mrirecon.checkpoints import read_checkpoint
+from mrirecon.config.compose import json_config
 from mrirecon.data.conditions import conditions_of
 from mrirecon.data.datamodule import ReconDataModule
-from mrirecon.data.masks import describe_mask, named, volume_mask
-from mrirecon.evaluation import Report, baseline_origin, evaluate, origin_of, report, run_passes, write_json
-from mrirecon.io import fastmri
-from mrirecon.losses import L1Loss
-from mrirecon.metrics.volume import ALL_SCORES
+from mrirecon.data.prepared.prepare import Preparation
+from mrirecon.data.provenance import mask_digest
+from mrirecon.evaluation.scoring import Report, baseline_origin, evaluate, origin_of, report, run_passes
+from mrirecon.inference.checkpoints import read_checkpoint
+from mrirecon.inference.reconstruct import reconstruct
+from mrirecon.io.raw import fastmri
+from mrirecon.metrics.scores import ALL_SCORES
 from mrirecon.models.image_domain import ZeroFilled
-from mrirecon.module import ReconModule
-from mrirecon.preparation import Preparation
-from mrirecon.provenance import json_config, mask_digest
-from mrirecon.reconstruct import reconstruct
 from mrirecon.reports.comparison import compare
 from mrirecon.reports.table import print_scores
+from mrirecon.sampling.masks import describe_mask, named, volume_mask
+from mrirecon.system.atomic import write_json
+from mrirecon.training.callbacks.record import Record
+from mrirecon.training.losses import L1Loss
+from mrirecon.training.module import ReconModule
 
 MASK = RandomMaskFunc([0.08], [4])
 

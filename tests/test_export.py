@@ -16,11 +16,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from test_commands import assert_refused, metrics, run
 
-from mrirecon import export
-from mrirecon.build import instantiate
-from mrirecon.checkpoints import load_weights, read_checkpoint
+from mrirecon.config.compose import instantiate
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.model_card import model_card
+from mrirecon.inference import export
+from mrirecon.inference.checkpoints import load_weights, read_checkpoint
+from mrirecon.inference.model_card import model_card
 from mrirecon.models.image_domain import unet
 
 TINY = {"chans": 2, "num_pool_layers": 1, "drop_prob": 0.0, "norm": "batch", "num_groups": None, "clamp": 6.0}

@@ -11,10 +11,10 @@ from test_module import data_of, small_unet, trainer_of
 
 from mrirecon.data.conditions import Noise
 from mrirecon.errors import ConfigError
-from mrirecon.evaluation import run_passes
-from mrirecon.gallery import check_gallery, chosen, item_of, write_gallery
-from mrirecon.metrics.volume import ALL_SCORES
-from mrirecon.module import ReconModule
+from mrirecon.evaluation.gallery import check_gallery, chosen, item_of, write_gallery
+from mrirecon.evaluation.scoring import run_passes
+from mrirecon.metrics.scores import ALL_SCORES
+from mrirecon.training.module import ReconModule
 
 
 def test_the_worst_and_the_median_slices_are_shown_and_listed(tmp_path: Path, volume: Volume) -> None:

@@ -7,9 +7,9 @@ import torch
 from test_configs import TINY, compose
 
 from mrirecon.build import build_datamodule, build_module, build_trainer
-from mrirecon.data.sample import Slice, undersample
 from mrirecon.metrics.volume import VolumeScores
 from mrirecon.models.image_domain import unet
+from mrirecon.physics.sample import Slice, undersample
 
 pytestmark = [
     pytest.mark.gpu,

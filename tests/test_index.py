@@ -14,11 +14,11 @@ import pytest
 from conftest import Volume
 from test_io_faults import edit, replace, unopened
 
-from mrirecon.data import index as index_module
-from mrirecon.data.index import Entry, Index, look, usable
+from mrirecon.data.catalog import index as index_module
+from mrirecon.data.catalog.index import Entry, Index, look, usable
+from mrirecon.data.catalog.inspection import find_folders, inspect_folder, notes
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.inspection import find_folders, inspect_folder, notes
-from mrirecon.io import fastmri
+from mrirecon.io.raw import fastmri
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mrirecon.errors import ConfigError
-from mrirecon.io.atomic import output_folder
+from mrirecon.system.atomic import output_folder
 
 
 def test_the_folder_for_results_is_made_with_those_above_it(tmp_path: Path) -> None:

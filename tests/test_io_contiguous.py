@@ -13,7 +13,9 @@ import pytest
 from test_io_faults import edit, replace
 
 from mrirecon.errors import InputError
-from mrirecon.io import contiguous, fastmri, fastmri_writer, hdf5
+from mrirecon.io.hdf5 import contiguous
+from mrirecon.io.hdf5 import open as hdf5
+from mrirecon.io.raw import fastmri, fastmri_writer
 from mrirecon.io.scan import ScanInfo
 
 SHAPES = {"singlecoil": (3, 24, 20), "multicoil": (3, 2, 24, 20)}

@@ -19,7 +19,8 @@ from pydicom.uid import (
 )
 
 from mrirecon.errors import InputError
-from mrirecon.io import dicom, images
+from mrirecon.io.images import dicom
+from mrirecon.io.images import find as images
 
 AXIAL, CORONAL, SAGITTAL = (1, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1)
 SPACING, STEP = (0.5, 0.75), 3.0  # mm: between rows, between columns; between slices

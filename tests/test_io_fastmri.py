@@ -10,7 +10,8 @@ import pytest
 from fastmri.data.mri_data import SliceDataset
 
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.io import fastmri, fastmri_writer, formats
+from mrirecon.io import formats
+from mrirecon.io.raw import fastmri, fastmri_writer
 
 REAL = Path(__file__).parents[2] / "shared" / "realdata"
 REAL_SCANS = sorted([*REAL.glob("lowfield/*/*.h5"), *REAL.glob("multicoil/*.h5")])

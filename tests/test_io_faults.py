@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from mrirecon.errors import InputError
-from mrirecon.io import fastmri, fastmri_writer, formats
+from mrirecon.io import formats
+from mrirecon.io.raw import fastmri, fastmri_writer
 
 IN_OPEN, IN_NONBLOCK = 0x20, 0o4000
 

@@ -3,8 +3,8 @@
 import pytest
 from defusedxml import DTDForbidden, ElementTree
 
-from mrirecon.io import ismrmrd_header
-from mrirecon.io.ismrmrd_header import Encoding
+from mrirecon.io.raw import ismrmrd_header
+from mrirecon.io.raw.ismrmrd_header import Encoding
 
 STEPS = (
     "<kspace_encoding_step_1><minimum>0</minimum><maximum> 367 </maximum><center>184</center></kspace_encoding_step_1>"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mrirecon.errors import InputError
-from mrirecon.io import nifti
+from mrirecon.io.images import nifti
 
 SIZE = (10, 12, 9)  # to the right, to the front, to the crown
 VOXEL = (1.0, 1.5, 2.0)

@@ -7,7 +7,8 @@ import signal
 import pytest
 
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.io.processes import in_processes, num_cpus, raise_ctrl_c
+from mrirecon.system.interrupts import raise_ctrl_c
+from mrirecon.system.processes import in_processes, num_cpus
 
 FORK = multiprocessing.get_context("fork")
 _started: list[int] = []

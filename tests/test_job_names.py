@@ -2,7 +2,7 @@
 
 import pytest
 
-from mrirecon.job_names import name_jobs
+from mrirecon.config.job_names import name_jobs
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mrirecon.errors import ConfigError
-from mrirecon.losses import L1Loss, MSELoss, SSIMLoss, WeightedSum
+from mrirecon.training.losses import L1Loss, MSELoss, SSIMLoss, WeightedSum
 
 
 def every_loss() -> list[nn.Module]:

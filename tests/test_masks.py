@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from mrirecon.build import instantiate
 from mrirecon.command import CONF
-from mrirecon.data.masks import (
+from mrirecon.config.compose import instantiate
+from mrirecon.errors import ConfigError
+from mrirecon.sampling.masks import (
     FileMask,
     by_acceleration,
     check_budget,
@@ -22,8 +23,7 @@ from mrirecon.data.masks import (
     volume_mask,
     volume_seed,
 )
-from mrirecon.data.patterns import center_box
-from mrirecon.errors import ConfigError
+from mrirecon.sampling.patterns import center_box
 
 # For file1000000.h5 at 4x with a centre of .08: family, columns, sampled, first 12 digits of the sha256 of "0101..."
 GOLDEN = [

@@ -11,10 +11,12 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from mrirecon.benchmarks.score_reference import KINDS, largest_differences
+from mrirecon.apps.benchmarks.score_reference import KINDS, largest_differences
 from mrirecon.errors import InputError
-from mrirecon.metrics import edges, multiscale, strips
+from mrirecon.metrics import cpu_sums as strips
 from mrirecon.metrics import functional as M
+from mrirecon.metrics import hfen as edges
+from mrirecon.metrics import ms_ssim as multiscale
 
 
 def images(b: int, y: int, x: int, scale: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.metrics.volume import ALL_SCORES, VolumeScores
+from mrirecon.metrics.scores import ALL_SCORES
+from mrirecon.metrics.volume import VolumeScores
 
 NUM_SLICES = [3, 1, 4]
 

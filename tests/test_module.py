@@ -15,14 +15,14 @@ from fastmri.data.subsample import RandomMaskFunc
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mrirecon import schedules
-from mrirecon.callbacks.record import Record
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.sources import Draw, MaskedSlices
 from mrirecon.errors import ConfigError, DivergedError, InputError
-from mrirecon.losses import L1Loss
 from mrirecon.models.image_domain import ZeroFilled, unet
-from mrirecon.module import ReconModule
+from mrirecon.training import schedules
+from mrirecon.training.callbacks.record import Record
+from mrirecon.training.losses import L1Loss
+from mrirecon.training.module import ReconModule
 
 MASK = RandomMaskFunc([0.08], [4])
 

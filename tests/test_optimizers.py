@@ -13,15 +13,15 @@ from omegaconf import OmegaConf
 from test_module import StopAfter, data_of, small_unet, trainer_of
 from torch import Tensor
 
-from mrirecon import schedules
-from mrirecon.build import instantiate
 from mrirecon.command import CONF
-from mrirecon.data.sample import Slice, undersample
+from mrirecon.config.allowlist import check_targets
+from mrirecon.config.compose import instantiate
 from mrirecon.errors import ConfigError
-from mrirecon.losses import L1Loss
-from mrirecon.module import ReconModule
-from mrirecon.optimizers import HeavyBall, exempt_from_decay
-from mrirecon.targets import check_targets
+from mrirecon.physics.sample import Slice, undersample
+from mrirecon.training import schedules
+from mrirecon.training.losses import L1Loss
+from mrirecon.training.module import ReconModule
+from mrirecon.training.optimizers import HeavyBall, exempt_from_decay
 
 ALL = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 NUM_STEPS = 7  # RAdam's rectification begins with the sixth
@@ -591,7 +591,7 @@ def test_onecycle_leaves_the_beta_of_schedule_free_alone() -> None:
     "target",
     [
         "pytorch_optimizer.load_optimizer", "pytorch_optimizer.Muon", "schedulefree.ScheduleFreeWrapper",
-        "prodigyopt.prodigy.torch.load", "mrirecon.optimizers.SGD",
+        "prodigyopt.prodigy.torch.load", "mrirecon.training.optimizers.SGD",
     ],
 )  # fmt: skip
 def test_of_the_optimizer_libraries_a_config_may_name_the_listed_classes_alone(target: str) -> None:

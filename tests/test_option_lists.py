@@ -2,8 +2,8 @@
 
 import pytest
 
+from mrirecon.config.options import chosen_options, spell_lists
 from mrirecon.errors import ConfigError
-from mrirecon.option_lists import chosen_options, spell_lists
 
 
 def test_a_list_for_a_group_becomes_the_key_of_its_lists() -> None:

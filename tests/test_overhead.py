@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mrirecon.benchmarks import overhead
+from mrirecon.apps.benchmarks import overhead
 
 
 @pytest.mark.filterwarnings("ignore:.*log_every_n_steps")

@@ -8,10 +8,10 @@ import torch
 from fastmri.data.subsample import RandomMaskFunc
 from skimage.metrics import structural_similarity
 
-from mrirecon.physics import phantom
 from mrirecon.physics.coils import rss
 from mrirecon.physics.crop import center_crop
 from mrirecon.physics.fft import fft2c, ifft2c
+from mrirecon.synthetic import head as phantom
 
 
 def draw(acquisition="AXT2", recon_size=64, width=72, *, entropy=(0, 0), num_slices=3, num_coils=4, snr=40.0):

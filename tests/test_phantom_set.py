@@ -13,11 +13,11 @@ import torch
 from defusedxml import ElementTree
 from fastmri.data.subsample import RandomMaskFunc
 
-from mrirecon.data.phantom_set import COILS, SPLITS, PhantomSet
 from mrirecon.errors import ConfigError
 from mrirecon.physics.coils import rss
 from mrirecon.physics.crop import center_crop
 from mrirecon.physics.fft import ifft2c
+from mrirecon.synthetic.phantom_set import COILS, SPLITS, PhantomSet
 
 
 def small(**changes):

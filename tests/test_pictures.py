@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mrirecon.pictures import ERROR_GAIN, panels, row, sheet, window_of, write_png
+from mrirecon.reports.pictures import ERROR_GAIN, panels, row, sheet, window_of, write_png
 
 
 def test_all_panels_share_the_target_s_window() -> None:

@@ -18,15 +18,15 @@ from test_module import Losses, small_unet, trainer_of
 
 from mrirecon.data import resident
 from mrirecon.data.datamodule import ReconDataModule
-from mrirecon.data.patterns import Gaussian2d
-from mrirecon.data.prepared import FILE_NAME, read_manifest
+from mrirecon.data.prepared.prepare import Preparation, Report
+from mrirecon.data.prepared.store import FILE_NAME, read_manifest
 from mrirecon.data.resident import ResidentLoader
-from mrirecon.data.sample import HybridSlice, Sample, Slice
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.losses import L1Loss
 from mrirecon.models.image_domain import ZeroFilled
-from mrirecon.module import ReconModule
-from mrirecon.preparation import Preparation, Report
+from mrirecon.physics.sample import HybridSlice, Sample, Slice
+from mrirecon.sampling.patterns import Gaussian2d
+from mrirecon.training.losses import L1Loss
+from mrirecon.training.module import ReconModule
 
 MASK = RandomMaskFunc([0.1], [4])
 

@@ -10,9 +10,9 @@ from conftest import Volume
 from test_commands import run
 
 from mrirecon.errors import ConfigError, InputError
+from mrirecon.evaluation.lambda_search import best_weight, check_search, print_trials, search, summary
 from mrirecon.models.image_domain import ZeroFilled
 from mrirecon.models.iterative import CgSense
-from mrirecon.regularisation import best_weight, check_search, print_trials, search, summary
 
 MODEL = CgSense(0.01, 1, 24, 6)
 RANGE: dict[str, Any] = {"score": "ssim", "low": 1e-4, "high": 1.0, "num_grid": 5, "num_refinements": 6}

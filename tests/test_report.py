@@ -20,7 +20,7 @@ from mrirecon.reports.comparison import compare
 from mrirecon.reports.html import write_report
 from mrirecon.reports.inputs import caption, read_curves, read_gallery
 from mrirecon.reports.plots import colour_of, distribution
-from mrirecon.reports.words import number, summary
+from mrirecon.reports.text import number, summary
 
 CONDITIONS = ["", "noise 0.5", "noise 1", "coil 2 missing"]
 HOSTILE = '<script>alert("x")</script> $\\frac{ & </svg>'

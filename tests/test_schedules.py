@@ -10,8 +10,8 @@ import torch
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mrirecon import schedules
 from mrirecon.errors import ConfigError
+from mrirecon.training import schedules
 
 LR = 0.2
 

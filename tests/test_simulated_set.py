@@ -17,16 +17,17 @@ from fastmri.data.subsample import RandomMaskFunc
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from mrirecon.data.catalog.index import Index
 from mrirecon.data.datamodule import ReconDataModule
-from mrirecon.data.index import Index
-from mrirecon.data.simulated_set import SimulatedSet, choose_slices
-from mrirecon.data.subjects import file_names, split_subjects
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.io import fastmri, nifti
+from mrirecon.io.images import nifti
+from mrirecon.io.raw import fastmri
 from mrirecon.physics.coils import rss
 from mrirecon.physics.fft import fft2c, ifft2c
-from mrirecon.physics.random_fields import volume_generator
-from mrirecon.physics.simulation import image_phase, object_level, sample, simulate_from_images
+from mrirecon.synthetic.random_fields import volume_generator
+from mrirecon.synthetic.simulated_set import SimulatedSet, choose_slices
+from mrirecon.synthetic.simulation import image_phase, object_level, sample, simulate_from_images
+from mrirecon.synthetic.subjects import file_names, split_subjects
 
 SIZE = (24, 28, 12)  # x y z; odd sizes have tests of their own
 

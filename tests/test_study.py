@@ -15,15 +15,15 @@ from test_commands import run
 from test_configs import compose
 from test_report import CHROMIUM, Page, in_browser
 
+from mrirecon.apps.study import progress
+from mrirecon.apps.study.findings import FINDERS, findings
+from mrirecon.apps.study.intervals import difference, mean_interval
+from mrirecon.apps.study.page import write_page
+from mrirecon.apps.study.parse import presets, read_study
+from mrirecon.apps.study.plan import Cell, Part, Study, grids, more_seeds
+from mrirecon.apps.study.results import PartResults, Run, best_settings, read_part, to_reach
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.io.atomic import alone_in, output_folder
-from mrirecon.study import progress
-from mrirecon.study.findings import FINDERS, findings
-from mrirecon.study.intervals import difference, mean_interval
-from mrirecon.study.page import write_page
-from mrirecon.study.plan import Cell, Part, Study, grids, more_seeds
-from mrirecon.study.results import PartResults, Run, best_settings, read_part, to_reach
-from mrirecon.study.typed import presets, read_study
+from mrirecon.system.atomic import alone_in, output_folder
 
 SMALL = [
     "data=phantom_small", "data.writer.num_train=2", "data.writer.num_val=2", "data.writer.num_test=0",

@@ -14,16 +14,17 @@ from test_configs import TINY, compose
 from test_module import Losses, StopAfter, data_of, small_unet, trainer_of
 from torch import Tensor
 
-from mrirecon import schedules
-from mrirecon.build import build_datamodule, build_module, build_trainer, check_continues
-from mrirecon.callbacks.averaging import WeightEMA
-from mrirecon.callbacks.lr_finder import LRFinder
-from mrirecon.callbacks.penalty import L1Penalty
-from mrirecon.callbacks.record import Record
+from mrirecon.build import build_datamodule, build_module, build_trainer
 from mrirecon.command import CONF
 from mrirecon.errors import ConfigError
-from mrirecon.losses import L1Loss
-from mrirecon.module import ReconModule
+from mrirecon.inference.continuation import check_continues
+from mrirecon.training import schedules
+from mrirecon.training.callbacks.averaging import WeightEMA
+from mrirecon.training.callbacks.lr_finder import LRFinder
+from mrirecon.training.callbacks.penalty import L1Penalty
+from mrirecon.training.callbacks.record import Record
+from mrirecon.training.losses import L1Loss
+from mrirecon.training.module import ReconModule
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 

@@ -19,14 +19,15 @@ from optuna.trial import FixedTrial, Trial, TrialState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_commands import ROOT, assert_refused, metrics, run
 
+from mrirecon.apps.tuning.experiment import Experiment, experiment_yaml
+from mrirecon.apps.tuning.grammar import parse_dimension, spell_space
+from mrirecon.apps.tuning.report import duration, importances
+from mrirecon.apps.tuning.space import Compose, brings_schedule, open_space
+from mrirecon.apps.tuning.storage import REASON, Search, first_difference, is_result, make_pruner
+from mrirecon.apps.tuning.trial import check_trial, slim
+from mrirecon.config.grammar import number_text, split_commas, value_of
+from mrirecon.config.options import CONF
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.option_lists import CONF, split_commas
-from mrirecon.tuning.best import Experiment, experiment_yaml
-from mrirecon.tuning.report import duration, importances
-from mrirecon.tuning.space import Compose, brings_schedule, open_space
-from mrirecon.tuning.storage import REASON, Search, first_difference, is_result, make_pruner
-from mrirecon.tuning.trial import check_trial, slim
-from mrirecon.tuning.words import number_text, parse_dimension, spell_space, value_of
 
 SMALL = [
     "data=fastmri_singlecoil", "data.num_workers=0", "model.chans=2", "model.num_pool_layers=1", "trainer=cpu",
@@ -258,7 +259,7 @@ print("ended")
 """
 HELPER = """
 import time
-from mrirecon.tuning.storage import Search, make_pruner
+from mrirecon.apps.tuning.storage import Search, make_pruner
 def search(folder):
     return Search(folder, "maximize", {"space": ["x"]}, {"x": 0.5}, make_pruner("none", 2, 1), 3, 0, 1)
 def objective(seconds):

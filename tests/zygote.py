@@ -21,12 +21,12 @@ from typing import Any
 
 def serve() -> None:
     import mrirecon.command
-    import mrirecon.evaluation
-    import mrirecon.inspection
-    import mrirecon.metrics.windows
-    import mrirecon.reconstruct
+    import mrirecon.data.catalog.inspection
+    import mrirecon.evaluation.scoring
+    import mrirecon.inference.reconstruct
+    import mrirecon.metrics.ssim_cpu
 
-    mrirecon.metrics.windows.compiled()
+    mrirecon.metrics.ssim_cpu.compiled()
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()

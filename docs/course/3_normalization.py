@@ -25,9 +25,9 @@ from fastmri.data.subsample import RandomMaskFunc
 from lesson import choose, heads, save
 from torch import Tensor
 
-from mrirecon.losses import L1Loss
 from mrirecon.models.image_domain import unet
 from mrirecon.models.unet import NORMS
+from mrirecon.training.losses import L1Loss
 
 # %% [markdown]
 # ## By hand

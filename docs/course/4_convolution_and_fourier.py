@@ -26,9 +26,9 @@ from fastmri.data.subsample import EquiSpacedMaskFunc, RandomMaskFunc
 from lesson import choose, save, show
 from torch import Tensor
 
-from mrirecon.data.masks import draw_mask
-from mrirecon.physics import phantom
 from mrirecon.physics.fft import fft2c, ifft2c
+from mrirecon.sampling.masks import draw_mask
+from mrirecon.synthetic import head as phantom
 
 # %% [markdown]
 # ## By hand: four loops' worth of sums

@@ -22,11 +22,11 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.function import once_differentiable
 
-from mrirecon.data.masks import draw_mask
-from mrirecon.physics import phantom
 from mrirecon.physics.coils import rss
 from mrirecon.physics.fft import fft2c, ifft2c
 from mrirecon.physics.sense import SenseOperator
+from mrirecon.sampling.masks import draw_mask
+from mrirecon.synthetic import head as phantom
 
 # %% [markdown]
 # ## Data consistency

@@ -23,11 +23,11 @@ from fastmri.data.subsample import RandomMaskFunc
 from lesson import choose, heads, save, show
 from torch import Tensor
 
-from mrirecon.data.sample import Sample
-from mrirecon.losses import L1Loss
 from mrirecon.metrics import functional as metrics
 from mrirecon.models.image_domain import ZeroFilled, unet
 from mrirecon.models.iterative import TotalVariation
+from mrirecon.physics.sample import Sample
+from mrirecon.training.losses import L1Loss
 
 # %% [markdown]
 # ## Heads to learn from, and others to be judged by

@@ -22,8 +22,8 @@ from fastmri.data.subsample import RandomMaskFunc
 from lesson import choose, heads, save
 from torch import Tensor, nn
 
-from mrirecon.data.sample import Sample
-from mrirecon.physics.phantom import ACQUISITIONS
+from mrirecon.physics.sample import Sample
+from mrirecon.synthetic.head import ACQUISITIONS
 
 # %% [markdown]
 # ## Softmax, written out, and where it breaks

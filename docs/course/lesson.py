@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mrirecon.data.augmentation import IDENTITY
-from mrirecon.data.masks import volume_mask
-from mrirecon.data.sample import Sample, Slice, undersample
 from mrirecon.errors import ConfigError
-from mrirecon.physics import phantom
+from mrirecon.physics.sample import Sample, Slice, undersample
+from mrirecon.sampling.masks import volume_mask
+from mrirecon.synthetic import head as phantom
 
 Choice = TypeVar("Choice")
 

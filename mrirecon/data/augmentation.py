@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mrirecon.data.sample import HybridSlice, Slice
 from mrirecon.errors import ConfigError
 from mrirecon.physics.coils import rss
 from mrirecon.physics.crop import center_crop
 from mrirecon.physics.fft import fft1c, fft2c, ifft1c, ifft2c
+from mrirecon.physics.sample import HybridSlice, Slice
 
 IDENTITY = np.eye(2, 3, dtype=np.float32)
 

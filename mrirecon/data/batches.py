@@ -8,8 +8,8 @@ import numpy as np
 from torch.utils.data import Sampler, default_collate
 
 from mrirecon.data.augmentation import moved
-from mrirecon.data.sample import Sample, Slice, undersample
 from mrirecon.data.sources import Draw
+from mrirecon.physics.sample import Sample, Slice, undersample
 
 
 class ShapeBatches(Sampler[list[Draw]]):

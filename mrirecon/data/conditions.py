@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mrirecon.data.masks import volume_seed
 from mrirecon.data.sources import Condition
 from mrirecon.errors import ConfigError
 from mrirecon.io.scan import ScanInfo
+from mrirecon.sampling.masks import volume_seed
 
 log = logging.getLogger(__name__)
 

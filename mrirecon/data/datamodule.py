@@ -14,17 +14,17 @@ from torch.utils.data import DataLoader, default_collate
 
 from mrirecon.data.augmentation import Augmentation, moved
 from mrirecon.data.batches import ShapeBatches, collate_samples
+from mrirecon.data.catalog.selection import Selection
+from mrirecon.data.catalog.volumes import Progress, Volumes, folders
 from mrirecon.data.conditions import applicable
-from mrirecon.data.masks import Masking, by_acceleration, is_2d, volume_mask
-from mrirecon.data.prepared import PreparedVolumes
+from mrirecon.data.prepared.store import PreparedVolumes
 from mrirecon.data.resident import Resident, ResidentLoader
-from mrirecon.data.sample import HybridSlice, Sample, Slice, undersample
-from mrirecon.data.selection import Selection
 from mrirecon.data.sources import Condition, MaskedSlices, Source, image_size
-from mrirecon.data.volumes import Progress, Volumes, folders
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.io import fastmri
+from mrirecon.io.raw import fastmri
 from mrirecon.io.scan import ScanInfo
+from mrirecon.physics.sample import HybridSlice, Sample, Slice, undersample
+from mrirecon.sampling.masks import Masking, by_acceleration, is_2d, volume_mask
 
 log = logging.getLogger(__name__)
 

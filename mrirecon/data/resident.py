@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from math import prod
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mrirecon.data.batches import ShapeBatches
-from mrirecon.data.sample import HybridSlice, Slice
 from mrirecon.data.sources import Draw, MaskedSlices, Source
 from mrirecon.errors import ConfigError
+from mrirecon.physics.sample import HybridSlice, Slice
 from mrirecon.physics.zero_filled import to_hybrid
+from mrirecon.system.memory import free_memory
 
 _AHEAD = 8
 """Batches whose masks are drawn while the device computes."""
@@ -158,25 +158,3 @@ def _need_memory(needed: int, device: torch.device) -> None:
             f"{filesize.decimal(free)} free: choose less of it (data.volume_sample_rate, data.acquisitions), or leave "
             "data.resident out and give data.prepared"
         )
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    free = [_meminfo("MemAvailable"), _cgroup_free()]
-    return min(value for value in free if value is not None) if any(value is not None for value in free) else 1 << 62
-
-
-def _meminfo(key: str) -> int | None:
-    path = Path("/proc/meminfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
-
-
-def _cgroup_free() -> int | None:
-    """What the limit of a container leaves; None where there is none."""
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if not limit.exists() or not used.exists() or limit.read_text().strip() == "max":
-        return None
-    return max(0, int(limit.read_text()) - int(used.read_text()))

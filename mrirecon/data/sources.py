@@ -10,12 +10,12 @@ import torch
 from torch.utils.data import Dataset
 
 from mrirecon.data.augmentation import IDENTITY, Augmentation
-from mrirecon.data.masks import Masking, center_mask, contiguous_center, draw_mask, is_2d, volume_seed
-from mrirecon.data.sample import Slice
 from mrirecon.errors import InputError
-from mrirecon.io import fastmri
+from mrirecon.io.raw import fastmri
 from mrirecon.io.scan import ScanInfo
 from mrirecon.physics.crop import center_crop, cropped_size
+from mrirecon.physics.sample import Slice
+from mrirecon.sampling.masks import Masking, center_mask, contiguous_center, draw_mask, is_2d, volume_seed
 
 
 class Reader(Protocol):

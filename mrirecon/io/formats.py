@@ -7,7 +7,8 @@ from typing import NamedTuple, NoReturn
 from h5py import h5a, h5g
 
 from mrirecon.errors import InputError
-from mrirecon.io import fastmri, hdf5
+from mrirecon.io.hdf5 import open as hdf5
+from mrirecon.io.raw import fastmri
 from mrirecon.io.scan import Scan, ScanInfo
 
 

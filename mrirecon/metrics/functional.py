@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from mrirecon.errors import InputError
-from mrirecon.metrics import strips
-from mrirecon.metrics.windows import K1, K2, WINDOW, ssim_sums
+from mrirecon.metrics import cpu_sums as strips
+from mrirecon.metrics.ssim_cpu import K1, K2, WINDOW, ssim_sums
 
 _PIXELS = WINDOW**2
 

@@ -11,12 +11,10 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.metrics.edges import edge_error, edge_norm, hfen
 from mrirecon.metrics.functional import absolute_error, nmse, psnr, squared_error, squared_norm, ssim
-from mrirecon.metrics.multiscale import MIN_SIDE, ms_ssim
-
-SCORES = ("ssim", "psnr", "nmse")
-ALL_SCORES = (*SCORES, "mse", "mae", "ms_ssim", "hfen")
+from mrirecon.metrics.hfen import edge_error, edge_norm, hfen
+from mrirecon.metrics.ms_ssim import MIN_SIDE, ms_ssim
+from mrirecon.metrics.scores import ALL_SCORES, SCORES
 
 # A slice as one row of float64: what the formulas of its volume need, and no image.
 _COLUMNS = (

@@ -7,19 +7,12 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from mrirecon.errors import ConfigError
-from mrirecon.reports.comparable import Key, Run, check_comparable, check_run, in_common, score_of, volumes_of
+from mrirecon.metrics.scores import Score
+from mrirecon.reports.runs import Key, Run, check_comparable, check_run, in_common, score_of, volumes_of
 from mrirecon.reports.statistics import Interval, SignedRank, mean_interval, signed_rank
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 """The same volumes of every run, in one order."""
-
-
-class Score(NamedTuple):
-    """How a score is shown, and which way is better."""
-
-    label: str
-    form: str
-    sign: int  # 1: more is better; -1: less is
 
 
 SCORES = {

@@ -9,12 +9,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from mrirecon.io.atomic import write_whole
 from mrirecon.reports import plots
-from mrirecon.reports.comparable import condition_text, describe, score_of, volumes_of
 from mrirecon.reports.comparison import SCORES, Comparison, Group, compare
 from mrirecon.reports.inputs import CURVES, read_curves, read_gallery
-from mrirecon.reports.words import (
+from mrirecon.reports.runs import condition_text, describe, score_of, volumes_of
+from mrirecon.reports.text import (
     DifferenceRow,
     best_runs,
     difference_row,
@@ -25,6 +24,7 @@ from mrirecon.reports.words import (
     summary,
     units_text,
 )
+from mrirecon.system.atomic import write_whole
 
 _PLOTTED = ("ssim", "psnr", "nmse")
 _AXES = {"train/loss": "training loss", "val/ssim": "SSIM", "val/psnr": "PSNR dB", "val/nmse": "NMSE", "lr": "rate"}

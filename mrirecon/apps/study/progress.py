@@ -1,0 +1,43 @@
+"""How far a study is: kept in its folder, so that any process that runs a part of it can tell."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mrirecon.apps.study.cell import is_finished, read_cell
+from mrirecon.apps.study.plan import Cell, Study
+from mrirecon.system.atomic import write_json
+from mrirecon.system.progress import duration
+
+FILE_NAME = "study.json"
+
+
+def start(study: Study, cells: Sequence[Cell], command: str) -> int:
+    """Writes down what is to be run; the number of cells that were finished before."""
+    done = sum(is_finished(study.output / cell.folder) for cell in cells)
+    folders = [cell.folder for cell in cells]
+    content = {"command": command, "started": time.time(), "done": done, "cells": folders}
+    write_json(study.output / FILE_NAME, content)
+    return done
+
+
+def line(output: Path, folder: Path) -> str:
+    """What is said after a cell: how many are done, what came out, how long the others will take at this pace."""
+    plan = json.loads((output / FILE_NAME).read_text())
+    done = sum(is_finished(output / cell) for cell in plan["cells"])
+    new = max(1, done - plan["done"])
+    seconds = (time.time() - plan["started"]) / new * (len(plan["cells"]) - done)
+    content = read_cell(folder / "cell.json")
+    assert content is not None
+    left = f", about {duration(seconds)} left" if done < len(plan["cells"]) else ""
+    name = folder.relative_to(output).as_posix()
+    return f"{done}/{len(plan['cells'])}  {name}: {_outcome(content)}{left}"
+
+
+def _outcome(content: dict[str, Any]) -> str:
+    if content["status"] == "diverged":
+        return f"diverged after {content['num_steps']} steps"
+    ssim = content["validations"][-1]["ssim"]
+    return "SSIM undefined" if ssim is None else f"SSIM {ssim:.4f}"

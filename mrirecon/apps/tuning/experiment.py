@@ -1,0 +1,115 @@
+"""The best config of a search as an experiment for train.py."""
+
+import secrets
+import shlex
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mrirecon.apps.tuning.space import Compose, key_of
+from mrirecon.config.compose import flatten, plain
+from mrirecon.config.options import CONF, is_group
+from mrirecon.errors import ConfigError
+from mrirecon.system.atomic import replacing
+
+
+class Experiment:
+    """The file `experiment/NAME.yaml` that a search keeps its best config in.
+
+    Raises ConfigError for a name or folder that Hydra would not find.
+    """
+
+    def __init__(self, folder: str | None, name: str) -> None:
+        self.folder = CONF / "experiment" if folder is None else Path(folder).resolve()
+        self.name, self._mark = name, ""
+        if self.folder.name != "experiment":
+            raise ConfigError(
+                f"experiment_dir={folder}: expected a folder called experiment: experiment={name} is looked for in one"
+            )
+        if not name.replace("-", "_").isidentifier():
+            raise ConfigError(f"name={name}: expected letters, digits, - and _, as experiment={name} is to be typed")
+
+    def claim(self, search: str) -> None:
+        """Says which search it is of; ConfigError where there is a file of that name that this one has not written."""
+        self._mark = f"# search {search}"
+        if self.path.exists() and self._mark not in self.path.read_text().splitlines():
+            raise ConfigError(f"name={self.name}: {self.path} is there and not of this search: give another name=NAME")
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / f"{self.name}.yaml"
+
+    @property
+    def command(self) -> str:
+        """What to type to train by it."""
+        elsewhere = [] if self.folder == CONF / "experiment" else ["--config-dir", str(self.folder.parent)]
+        return shlex.join(["python", "scripts/train.py", *elsewhere, f"experiment={self.name}"])
+
+    def write(self, overrides: Sequence[str], cfg: DictConfig, compose: Compose, remarks: Sequence[str]) -> None:
+        """Writes the file, if train.py makes the very config `cfg` of it; else raises ConfigError.
+
+        overrides: what was typed and found, which gives `cfg` over the defaults. remarks: lines of its comment.
+        """
+        comment = [" ".join(line.splitlines()) for line in (*remarks, self.command)]
+        text = "\n".join(["# @package _global_", self._mark, *(f"# {line}" for line in comment)])
+        text += "\n" + experiment_yaml(overrides, cfg)
+        self._check(text, cfg, compose)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path) as temporary:
+                temporary.write_text(text)
+        except PermissionError as error:
+            raise ConfigError(f"experiment_dir={self.folder}: is not writable: choose another folder") from error
+
+    def _check(self, text: str, cfg: DictConfig, compose: Compose) -> None:
+        """Composes the text as train.py would, under a name that no other file has."""
+        with tempfile.TemporaryDirectory() as folder:
+            name = f"check_{secrets.token_hex(8)}"
+            (Path(folder) / "experiment").mkdir()
+            (Path(folder) / "experiment" / f"{name}.yaml").write_text(text)
+            made = compose([f"experiment={name}", f"hydra.searchpath=[file://{folder}]"]).cfg
+        then, now = _settings(cfg), _settings(made)
+        for key in sorted({*then, *now}):
+            if then.get(key) != now.get(key):
+                raise ConfigError(
+                    f"{key}: the search has {then.get(key)}, but an experiment with the same overrides gives "
+                    f"{now.get(key)}: set {key} without + or ~, or in a config of its own"
+                )
+
+
+def experiment_yaml(overrides: Sequence[str], cfg: DictConfig) -> str:
+    """Overrides as the body of an experiment: options chosen as its defaults, keys with their values in `cfg`.
+
+    ["optimizer=sgd", "optimizer.lr=0.1"] -> defaults: [override /optimizer: sgd], optimizer: {lr: 0.1}
+    """
+    above: list[Any] = []
+    chosen: list[dict[str, Any]] = []
+    keys = OmegaConf.create({})
+    for override in overrides:
+        key, value = key_of(override), override.partition("=")[2]
+        if key == "experiment":
+            above = [value, "_self_"]
+        elif is_group(key):
+            gone = override.startswith("~") or value == "null"
+            chosen.append({f"override /{key}": None if gone else value})
+        elif not key.startswith("hydra"):
+            OmegaConf.update(keys, key, _raw(cfg, key))
+    defaults = {"defaults": [*above, *chosen]} if above or chosen else {}
+    return "".join(OmegaConf.to_yaml(OmegaConf.create(part)) for part in (defaults, keys) if part)
+
+
+def _raw(cfg: DictConfig, key: str) -> Any:
+    """A value as it stands in the config, its interpolations left alone."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.to_container(OmegaConf.select(cfg, parent) if parent else cfg, resolve=False)
+    assert isinstance(node, dict)
+    return node[name]
+
+
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    folder = {"run_dir": "."}  # each run's own
+    return flatten(plain(OmegaConf.merge(cfg, folder)))  # type: ignore[arg-type]

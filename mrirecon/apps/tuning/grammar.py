@@ -1,0 +1,72 @@
+"""The words a search space is typed in: log(low,high), range(low,high[,step]) and choice(a,b,...)."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mrirecon.config.grammar import (
+    EXAMPLES,
+    WORD,
+    Interval,
+    is_interval,
+    number_text,
+    parse_interval,
+    split_commas,
+    word_and_arguments,
+)
+from mrirecon.errors import ConfigError
+
+_TYPED = re.compile(r"[\w./@]+=\s*(?:log|range|choice)\(")
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One thing that is searched.
+
+    key: a key of the config, or a group of options. text: what was typed for it, without blanks.
+    options: of a choice, as typed; the text of an interval among them stands for a number drawn from it.
+    interval: where numbers are drawn from, of a choice the one that is among its options.
+    """
+
+    key: str
+    text: str
+    options: tuple[str, ...] = ()
+    interval: Interval | None = None
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.text}"
+
+    def edges(self) -> tuple[str, ...]:
+        """Values that every other one lies between or is equal to, as typed."""
+        ends = () if self.interval is None else (number_text(self.interval.low), number_text(self.interval.high))
+        return (*(option for option in self.options if not is_interval(option)), *ends)
+
+
+def spell_space(typed: Sequence[str]) -> list[str]:
+    """What was typed, its dimensions put into the list `space`: Hydra has other meanings for their words.
+
+    ["optimizer.lr=log(1e-4,1)", "seed=1"] -> ["seed=1", "space=['optimizer.lr=log(1e-4,1)']"]
+    """
+    dimensions = [argument for argument in typed if _TYPED.match(argument)]
+    if not dimensions:
+        return [*typed]
+    quoted = ["'" + dimension.replace("\\", "\\\\").replace("'", "\\'") + "'" for dimension in dimensions]
+    return [*(argument for argument in typed if argument not in dimensions), f"space=[{','.join(quoted)}]"]
+
+
+def parse_dimension(typed: str) -> Dimension:
+    """`KEY=WORD(...)` -> the dimension. Raises ConfigError for anything else."""
+    key, _, text = typed.partition("=")
+    text = "".join(text.split())
+    match = WORD.fullmatch(text)
+    if match is None or not key.strip():
+        raise ConfigError(f"space: {typed}: expected KEY={EXAMPLES}")
+    key, (word, inside) = key.strip(), match.groups()
+    if word != "choice":
+        return Dimension(key, text, interval=parse_interval(f"{key}={text}", word, inside))
+    options = split_commas(inside)
+    intervals = [option for option in options if is_interval(option)]
+    if len(options) < 2 or "" in options or len(set(options)) < len(options) or len(intervals) > 1:
+        raise ConfigError(f"{key}={text}: expected two or more different options, at most one of them log() or range()")
+    inner = parse_interval(f"{key}={text}", *word_and_arguments(intervals[0])) if intervals else None
+    return Dimension(key, text, tuple(options), inner)

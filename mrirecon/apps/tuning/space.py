@@ -1,0 +1,208 @@
+"""The space of a search: which dimensions it has, whether each value can be set, and drawing a point of it."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+from optuna.trial import BaseTrial
+
+from mrirecon.apps.tuning.grammar import Dimension, parse_dimension
+from mrirecon.config.grammar import number_text, value_of
+from mrirecon.config.options import CONF, is_group, nearest, no_option
+from mrirecon.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+# A group or key that decides what is scored, or how long: trials that differ in it do not compare.
+_THE_SAME_FOR_ALL = (
+    "data", "mask", "seed", "split", "ckpt", "run_dir", "experiment", "logger", "callbacks", "trainer", "hydra",
+)  # fmt: skip
+_MAY_DIFFER = (
+    "data.batch_size", "data.fixed_masks", "data.sample_rate", "data.volume_sample_rate",
+    "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val",
+    "trainer.gradient_clip_algorithm", "callbacks/averaging", "callbacks/penalty", "callbacks.averaging.",
+    "callbacks.penalty.",
+)  # fmt: skip
+
+
+class Composed(NamedTuple):
+    """A config, and which option of each group it has."""
+
+    cfg: DictConfig
+    choices: Mapping[str, Any]
+
+    def value(self, key: str) -> Any:
+        """What a key, or a group, is set to."""
+        return self.choices.get(key) if is_group(key) else OmegaConf.select(self.cfg, key)
+
+    def has(self, key: str) -> bool:
+        """Whether there is such a key or group."""
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(self.cfg, parent) if parent else self.cfg
+        return is_group(key) or (isinstance(node, DictConfig) and name in node)
+
+
+Compose = Callable[[Sequence[str]], Composed]
+"""Overrides as typed -> their config; raises ConfigError for one that cannot be."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched. default: the point that is the config without a search, None where that lies outside."""
+
+    dimensions: tuple[Dimension, ...]
+    default: dict[str, Any] | None
+
+    def draw(self, trial: BaseTrial) -> list[str]:
+        """A point of the space, as overrides; a schedule only for an optimizer that does not bring its own."""
+        drawn: dict[str, str] = {}
+        for dimension in self.dimensions:
+            if dimension.key != "scheduler" or not brings_schedule(drawn.get("optimizer")):
+                drawn[dimension.key] = _draw(dimension, trial)
+        return [f"{key}={value}" for key, value in drawn.items()]
+
+
+def open_space(texts: Sequence[str], is_typed: bool, fixed: Sequence[str], compose: Compose) -> Space:
+    """The space of some dimensions over a config with the overrides `fixed`.
+
+    is_typed: whether a user asked for these very dimensions; of others, those that mean nothing are left out, and told.
+    Raises ConfigError for a dimension that cannot be searched, or a value of it that cannot be set.
+    """
+    base = compose(fixed)
+    found: list[Dimension] = []
+    # Optimizers first, here and when a point is drawn: whether there is a schedule to search depends on them.
+    for dimension in sorted(map(parse_dimension, texts), key=lambda dimension: dimension.key != "optimizer"):
+        problem = _problem(dimension, fixed, base, found)
+        if problem and is_typed:
+            raise ConfigError(f"{dimension}: {problem}")
+        if problem:
+            log.info("Not searched: %s: %s", dimension.key, problem)
+        else:
+            found.append(_typed_like(dimension, base.value(dimension.key)))
+    if not found:
+        raise ConfigError("space: nothing is left to search: type a dimension, such as optimizer.lr=log(1e-4,1e-1)")
+    _check_values(found, fixed, compose)
+    return Space(tuple(found), _default_point(found, base))
+
+
+def brings_schedule(optimizer: str | None) -> bool:
+    """Whether an option of conf/optimizer chooses its schedule, as the schedule-free ones do."""
+    if optimizer is None:
+        return False
+    node = OmegaConf.load(CONF / "optimizer" / f"{optimizer}.yaml")
+    assert isinstance(node, DictConfig)
+    entries = [key for entry in node.get("defaults", ()) if isinstance(entry, DictConfig) for key in entry]
+    return any(str(key).startswith("override /scheduler") for key in entries)
+
+
+def key_of(override: str) -> str:
+    """The key or group that an override is about.  `+a.b=1` -> `a.b`, `~mask` -> `mask`"""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _problem(dimension: Dimension, fixed: Sequence[str], base: Composed, others: Sequence[Dimension]) -> str:
+    """Why a dimension cannot be searched beside others; nothing where it can."""
+    key = dimension.key
+    if key in (other.key for other in others):
+        return "is searched twice: give one dimension for it"
+    if key in map(key_of, fixed):
+        return "is searched and set as well: leave one of the two out"
+    if key.replace("/", ".").split(".")[0] in _THE_SAME_FOR_ALL and not key.startswith(_MAY_DIFFER):
+        return "is the same in all trials, or their scores would not compare: set it to one value"
+    if not base.has(key):
+        return f"there is no such key{nearest(key, _names(base.cfg))}"
+    optimizers = next((other.options for other in others if other.key == "optimizer"), (base.choices["optimizer"],))
+    if key == "scheduler" and all(map(brings_schedule, optimizers)):
+        return f"optimizer {', '.join(optimizers)} brings its own schedule: leave it out, or choose another one"
+    if is_group(key):
+        return _group_problem(dimension)
+    if isinstance(base.value(key), DictConfig):
+        return "is a group of keys: search one of its keys"
+    return ""
+
+
+def _group_problem(dimension: Dimension) -> str:
+    if dimension.interval is not None or not dimension.options:
+        return f"expected choice(...) of the options of conf/{dimension.key}"
+    return next(
+        filter(None, (no_option(dimension.key, option) for option in dimension.options if option != "null")), ""
+    )
+
+
+def _typed_like(dimension: Dimension, default: Any) -> Dimension:
+    """The dimension with numbers of its key's kind: whole where the default is, else as they were typed."""
+    interval = dimension.interval
+    if interval is None or isinstance(default, bool) or not isinstance(default, int | float):
+        return dimension
+    if isinstance(default, int) and not interval.is_whole:
+        raise ConfigError(f"{dimension}: expected whole numbers, like its default {default}")
+    return replace(dimension, interval=replace(interval, is_whole=isinstance(default, int)))
+
+
+def _check_values(dimensions: Sequence[Dimension], fixed: Sequence[str], compose: Compose) -> None:
+    """Composes each option and each end of an interval, the others at their first: a bad one is found now."""
+    first = {dimension.key: dimension.edges()[0] for dimension in dimensions}
+    points = [first, *({**first, d.key: edge} for d in dimensions for edge in d.edges()[1:])]
+    for point in points:
+        compose([*fixed, *(f"{key}={value}" for key, value in point.items())])
+
+
+def _default_point(dimensions: Sequence[Dimension], base: Composed) -> dict[str, Any] | None:
+    """Optuna's parameters of the config without a search; None, and told, where it lies outside the space."""
+    point: dict[str, Any] = {}
+    for dimension in dimensions:
+        value = base.value(dimension.key)
+        if dimension.key == "scheduler" and brings_schedule(point.get("optimizer")):
+            continue
+        params = _params(dimension, value)
+        if params is None:
+            log.info("The default %s=%s lies outside %s: it is tried even so", dimension.key, value, dimension.text)
+            return None
+        point |= params
+    return point
+
+
+def _params(dimension: Dimension, value: Any) -> dict[str, Any] | None:
+    """Optuna's parameters of one dimension's value, None where it is none of its values."""
+    for option in dimension.options:
+        if option == str(value) or value_of(option) == value:
+            return {dimension.key: option}
+    if dimension.interval is None or not dimension.interval.contains(value):
+        return None
+    if not dimension.options:
+        return {dimension.key: value}
+    return {dimension.key: _interval_option(dimension), _inner_name(dimension): value}
+
+
+def _draw(dimension: Dimension, trial: BaseTrial) -> str:
+    name, interval = dimension.key, dimension.interval
+    if dimension.options:
+        option = str(trial.suggest_categorical(name, dimension.options))
+        if interval is None or option != _interval_option(dimension):
+            return option
+        name = _inner_name(dimension)
+    assert interval is not None
+    low, high, step = interval.low, interval.high, interval.step
+    if interval.is_whole:
+        return str(trial.suggest_int(name, int(low), int(high), step=int(step or 1), log=interval.is_log))
+    return number_text(trial.suggest_float(name, low, high, step=step, log=interval.is_log))
+
+
+def _interval_option(dimension: Dimension) -> str:
+    return next(option for option in dimension.options if option.endswith(")"))
+
+
+def _inner_name(dimension: Dimension) -> str:
+    return f"{dimension.key} in {_interval_option(dimension)}"
+
+
+def _names(cfg: DictConfig, prefix: str = "") -> list[str]:
+    names = []
+    for key in map(str, cfg):
+        child = cfg._get_node(key)
+        names.append(f"{prefix}{key}")
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            names += _names(child, f"{prefix}{key}.")
+    return names

@@ -1,0 +1,147 @@
+"""One trial: a training run as train.py makes it, without checkpoints and pictures, scored after each validation."""
+
+import gc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from mrirecon.build import build_datamodule, build_module, build_trainer
+from mrirecon.config.compose import plain
+from mrirecon.data.catalog.volumes import Progress
+from mrirecon.data.datamodule import ReconDataModule
+from mrirecon.data.provenance import data_digest
+from mrirecon.errors import ConfigError, DivergedError, InputError
+from mrirecon.training.callbacks.record import write_final
+
+METRICS = {"ssim": "maximize", "psnr": "maximize", "nmse": "minimize"}
+_READ_BY = ("data", "mask", "augmentation", "split", "seed")
+
+Report = Callable[[float, int], bool]
+"""(score, epoch, the first being 1) -> whether the trial should end."""
+
+
+class TrialError(Exception):
+    """A trial that has no score, which is a result; the message is the reason."""
+
+
+class Data:
+    """The data of a search, read once for all trials that read the same."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._key: dict[str, Any] = {}
+        self._datamodule: ReconDataModule | None = None
+
+    def of(self, cfg: DictConfig) -> ReconDataModule:
+        """The data of a config."""
+        key = {name: value for name, value in plain(cfg).items() if name in _READ_BY}
+        if self._datamodule is None or key != self._key:
+            self._key, self._datamodule = key, build_datamodule(cfg, self._progress)
+        return self._datamodule
+
+
+class Reporter(pl.Callback):
+    """Tells the search the score of each validation, and ends the run where it is not worth going on."""
+
+    def __init__(self, metric: str, report: Report) -> None:
+        self.metric, self.report = metric, report
+        self.best: dict[str, Any] | None = None
+        self.is_pruned = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.sanity_checking:
+            return
+        results: dict[str, Any] = pl_module.validated[1]
+        score = results[self.metric]
+        if score is None:
+            raise InputError(f"the {self.metric} of every validation volume is undefined: check the targets")
+        sign = 1 if METRICS[self.metric] == "maximize" else -1
+        if self.best is None or sign * score > sign * self.best[self.metric]:
+            self.best = results
+        self.is_pruned = self.report(score, trainer.current_epoch + 1)
+        if self.is_pruned:
+            trainer.should_stop = True
+
+
+def slim(cfg: DictConfig, without: Sequence[str], folder: str) -> DictConfig:
+    """The config of a trial: train.py's, without some callbacks, in a folder of its own. Raises ConfigError."""
+    missing = [name for name in without if name not in (cfg.get("callbacks") or {})]
+    if missing:
+        raise ConfigError(f"without={missing}: expected callbacks of train.py: {', '.join(cfg.get('callbacks') or ())}")
+    cfg = cfg.copy()
+    OmegaConf.set_struct(cfg, False)
+    cfg.run_dir = folder
+    for name in without:
+        del cfg.callbacks[name]
+    left = [str(node.get("_target_")) for node in (cfg.get("callbacks") or {}).values()]
+    # Lightning would bring its own where there is none.
+    cfg.trainer.enable_checkpointing = any("Checkpoint" in target for target in left)
+    cfg.trainer.enable_progress_bar = any("progress" in target for target in left)
+    return cfg
+
+
+def check_trial(cfg: DictConfig, metric: str) -> None:
+    """Raises ConfigError for what no trial can have."""
+    if metric not in METRICS:
+        raise ConfigError(f"metric={metric}: expected one of {', '.join(METRICS)}, of the validation set")
+    if cfg.ckpt is not None:
+        raise ConfigError(f"ckpt={cfg.ckpt}: a search begins every trial anew: leave it out")
+    devices = cfg.trainer.devices
+    if str(devices) != "1" and (isinstance(devices, int | str) or len(devices) != 1):
+        raise ConfigError(
+            f"trainer.devices={devices}: a trial runs on one device; begin the command once for each, with the same "
+            "output, and trainer.devices=[0], trainer.devices=[1], ..."
+        )
+
+
+def digests(datamodule: ReconDataModule) -> dict[str, str]:
+    """Fingerprints of the data that is trained on and validated with, which is made or checked first."""
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    sets = {split: datamodule.sets[split].source for split in ("train", "val")}
+    return {split: data_digest(zip(s.volumes, s.data_ranges, strict=True)) for split, s in sets.items()}
+
+
+def train_trial(cfg: DictConfig, data: Data, metric: str, report: Report) -> tuple[dict[str, Any], bool]:
+    """The scores of the best validation, and whether the run was ended early.
+
+    Raises TrialError where training diverged or the device's memory was too small, ConfigError and InputError for what
+    would end any trial.
+    """
+    datamodule = data.of(cfg)
+    try:
+        return _train(cfg, datamodule, Reporter(metric, report))
+    except DivergedError as error:
+        raise TrialError(f"diverged: {error}") from error
+    except torch.OutOfMemoryError as error:
+        raise TrialError(f"out of memory: {str(error).splitlines()[0]}") from error
+    except SIGTERMException as error:
+        raise SystemExit(143) from error
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into exit(1)
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        # The data outlives the trial, a model and its trainer know each other: their memory is needed for the next.
+        datamodule.trainer = None
+        gc.collect()
+
+
+def _train(cfg: DictConfig, datamodule: ReconDataModule, reporter: Reporter) -> tuple[dict[str, Any], bool]:
+    module, trainer = build_module(cfg), build_trainer(cfg)
+    trainer.callbacks.append(reporter)  # type: ignore[attr-defined]
+    trainer.fit(module, datamodule)
+    if reporter.best is None:
+        raise ConfigError("trainer.max_epochs, check_val_every_n_epoch: no epoch was validated: train longer")
+    write_final(trainer.logger, reporter.best, trainer.global_step)
+    return reporter.best, reporter.is_pruned
+
+
+def trial_folder(output: Path, number: int) -> Path:
+    """Where a trial's events go."""
+    return output / "trials" / str(number)

@@ -1,0 +1,1 @@
+"""Configs: the options of conf/, typed overrides, the allowlist of targets, composition."""

@@ -1,0 +1,1 @@
+"""Which files of a data folder can be used, and which take part."""

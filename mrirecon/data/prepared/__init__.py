@@ -1,0 +1,1 @@
+"""The prepared store: volumes in hybrid space, written once and read many times."""

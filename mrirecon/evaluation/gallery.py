@@ -1,0 +1,122 @@
+"""Pictures of the slices a model is worst at, and of median ones, made in a second pass over these alone."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import default_collate
+
+from mrirecon.data.sources import Draw, MaskedSlices, effective_acceleration
+from mrirecon.errors import ConfigError
+from mrirecon.evaluation.scoring import Pass
+from mrirecon.reports.pictures import panels, row, sheet, write_png
+from mrirecon.system.atomic import write_json
+from mrirecon.training.module import ReconModule
+
+FILE_NAME = "gallery.json"
+
+
+class Scored(NamedTuple):
+    """A slice, with its SSIM."""
+
+    ssim: float
+    volume: int  # its number in the data set, which counts a volume once under each mask
+    slice_num: int
+    zero_filled_ssim: float | None
+
+
+def check_gallery(num_slices: int, scores: Sequence[str]) -> None:
+    """Raises ConfigError where slices cannot be chosen."""
+    if num_slices < 0:
+        raise ConfigError(f"gallery={num_slices}: expected a number of slices, 0 for none")
+    if num_slices and "ssim" not in scores:
+        raise ConfigError(f"gallery={num_slices}: chooses slices by SSIM: add ssim to scores, or give gallery=0")
+
+
+def write_gallery(
+    folder: Path, trainer: pl.Trainer, module: ReconModule, passes: Sequence[Pass], num_slices: int
+) -> list[dict[str, Any]]:
+    """The worst and the median slices of the volumes as they are, and the single worst under each condition.
+
+    Writes a PNG file each, and gallery.json, which lists them; `file` is relative to it.
+    num_slices: of either kind. For the first rank alone, after `run_passes`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("[0-9][0-9]_*.png"):  # of an evaluation before, perhaps of another model
+        old.unlink()
+    module.to(trainer.strategy.root_device).eval()  # Lightning leaves it on the CPU
+    entries: list[dict[str, Any]] = []
+    for one in passes if num_slices else ():
+        for kind, scored in chosen(one, 1 if one.condition else num_slices):
+            if kind == "worst" or not one.condition:
+                entries.append(_write(folder, f"{len(entries) + 1:02d}_{kind}.png", kind, trainer, module, one, scored))
+    write_json(folder / FILE_NAME, entries)
+    return entries
+
+
+def chosen(one: Pass, num_slices: int) -> Iterator[tuple[str, Scored]]:
+    """The slices of the lowest SSIM, lowest first, and those around the median; none twice."""
+    ranked = sorted(_scored(one), key=lambda scored: scored[:3])
+    yield from (("worst", scored) for scored in ranked[:num_slices])
+    start = max(num_slices, len(ranked) // 2 - num_slices // 2)
+    yield from (("median", scored) for scored in ranked[start : start + num_slices])
+
+
+def _scored(one: Pass) -> Iterator[Scored]:
+    baseline = one.zero_filled or one.results
+    for volume, beside in zip(one.results["volumes"], baseline["volumes"], strict=True):
+        slices = volume["slices"]
+        for values in zip(slices["ssim"], slices["slice_num"], beside["slices"]["ssim"], strict=True):
+            if values[0] is not None:
+                yield Scored(values[0], volume["volume"], *values[1:])
+
+
+def _write(
+    folder: Path, name: str, kind: str, trainer: pl.Trainer, module: ReconModule, one: Pass, scored: Scored
+) -> dict[str, Any]:
+    info, mask = one.dataset.volume(scored.volume)
+    acceleration = effective_acceleration(info, one.dataset.volume_mask(info, mask)[0])
+    entry = {
+        "file": name,
+        "kind": kind,
+        "name": info.name,
+        "slice_num": scored.slice_num,
+        "mask": mask,
+        "condition": one.condition,
+        "acquisition": info.acquisition,
+        "acceleration": round(acceleration, 4),
+        "ssim": scored.ssim,
+        "zero_filled_ssim": scored.zero_filled_ssim,
+    }
+    words = (info.name, f"slice {scored.slice_num}", info.acquisition, mask, f"{acceleration:.2f}x", one.condition)
+    footer = f"{kind} by SSIM, {scored.ssim:.4f}" + (
+        "" if scored.zero_filled_ssim is None else f" (zero-filled {scored.zero_filled_ssim:.4f})"
+    )
+    images = row(_panels(trainer, module, one, scored))
+    write_png(folder / name, sheet([images], ", ".join(filter(None, words)), footer))
+    return entry
+
+
+@torch.no_grad()
+def _panels(trainer: pl.Trainer, module: ReconModule, one: Pass, scored: Scored) -> list[tuple[str, torch.Tensor]]:
+    """Captioned images in one window, which is the target's.  (y x) each"""
+    item = item_of(one.dataset, scored.volume, scored.slice_num)
+    data = one.datamodule
+    read = data.transfer_batch_to_device(default_collate([one.dataset[Draw(item, 0)]]), module.device, 0)
+    batch = data.on_after_batch_transfer(read, 0)
+    with trainer.precision_plugin.forward_context():
+        pred = module(batch)[0]
+    zero_filled, reconstruction, target, error = panels(batch.zero_filled[0], pred, batch.target[0])
+    return [target, reconstruction, error, zero_filled]
+
+
+def item_of(dataset: MaskedSlices, volume: int, slice_num: int) -> int:
+    """The number in a data set of a slice of one of its volumes."""
+    for item in range(len(dataset)):
+        name, index = dataset.split(item)
+        _, number, found = dataset.source.where(index)
+        if (dataset.number(name, number), found) == (volume, slice_num):
+            return item
+    raise KeyError(f"volume {volume} has no slice {slice_num}")

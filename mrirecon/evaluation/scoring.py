@@ -1,0 +1,173 @@
+"""Scores of a model on a split, per volume, under masks and conditions, with the conventions they were made by."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+
+from mrirecon.data.datamodule import ReconDataModule
+from mrirecon.data.provenance import Origin, conventions, made_by, mask_digest, model_name, nominal_acceleration
+from mrirecon.data.sources import MaskedSlices, effective_acceleration
+from mrirecon.io.scan import ScanInfo
+from mrirecon.metrics.scores import ALL_SCORES
+from mrirecon.metrics.volume import mean_score
+from mrirecon.models.image_domain import ZeroFilled
+from mrirecon.training.callbacks.record import Record
+from mrirecon.training.module import ReconModule
+
+log = logging.getLogger(__name__)
+
+Report = dict[str, Any]
+ALL = "all"
+
+
+class Pass(NamedTuple):
+    """One way through a data set under one condition; "" is none."""
+
+    condition: str
+    meaning: str
+    datamodule: ReconDataModule
+    dataset: MaskedSlices
+    results: Mapping[str, Any]  # what `VolumeScores.compute` gives
+    zero_filled: Mapping[str, Any] | None  # the same of the zero-filled images
+
+
+def evaluate(trainer: pl.Trainer, module: ReconModule, datamodule: ReconDataModule, ckpt: str | None) -> Report:
+    """Every score of the split `datamodule.split`, as it is.  -> the content of metrics.json, see `report`"""
+    return report(run_passes(trainer, module, datamodule), origin_of(trainer, module, ckpt))
+
+
+def run_passes(
+    trainer: pl.Trainer,
+    module: ReconModule,
+    datamodule: ReconDataModule,
+    scores: Sequence[str] = ALL_SCORES,
+    others: Mapping[str, ReconDataModule] | None = None,
+    baseline: bool = False,
+) -> list[Pass]:
+    """Scores the split as it is, under each condition of `datamodule`, and each other data set under its name.
+
+    baseline: score the zero-filled images beside the model's, which costs no second reading.
+    """
+    module.choose_scores(scores, baseline)
+    passes = [_pass(trainer, module, datamodule)]
+    for condition in datamodule.conditions:
+        log.info("Scoring under: %s", condition.name)
+        datamodule.score_under(condition)
+        passes.append(_pass(trainer, module, datamodule, condition.name, condition.meaning))
+    if datamodule.conditions:
+        datamodule.score_under(None)
+    for name, other in (others or {}).items():
+        log.info("Scoring %s: %s", name, other.where)
+        passes.append(_pass(trainer, module, other, name, f"the volumes of {other.where}, as they are"))
+        if any(info.simulated for info in other.scored().source.volumes):
+            passes[-1] = passes[-1]._replace(meaning=f"{passes[-1].meaning}: simulated (docs/simulation.md)")
+    return passes
+
+
+def _pass(
+    trainer: pl.Trainer, module: ReconModule, datamodule: ReconDataModule, condition: str = "", meaning: str = ""
+) -> Pass:
+    trainer.test(module, datamodule=datamodule, verbose=False)
+    return Pass(condition, meaning, datamodule, datamodule.scored(), module.results, module.baseline_results)
+
+
+def origin_of(trainer: pl.Trainer, module: ReconModule, ckpt: str | None) -> Origin:
+    """What made the scores of a model, as far as this process knows."""
+    records = [callback for callback in trainer.callbacks if isinstance(callback, Record)]  # type: ignore[attr-defined]
+    config = records[0].config if records else {}
+    # A model is named by what the config calls, as many share a class; beside a run's own there is zero-filled only.
+    target = "" if isinstance(module.model, ZeroFilled) else str((config.get("model") or {}).get("_target_", ""))
+    name = model_name(target.rpartition(".")[2] or type(module.model).__name__)
+    return Origin(ckpt, name, config, shlex.join(["python", *sys.orig_argv[1:]]))
+
+
+def baseline_origin(origin: Origin) -> Origin:
+    """What made the zero-filled scores that stand beside a model's."""
+    return origin._replace(checkpoint=None, model=model_name(ZeroFilled.__name__))
+
+
+def report(passes: Sequence[Pass], origin: Origin, baseline: bool = False) -> Report:
+    """The content of metrics.json, of the model or of the zero-filled images beside it.
+
+    Per score its mean over the volumes without a condition; `num_undefined`, `volumes`, `grid` (the means per
+    condition, mask and acquisition), `conditions` (what they mean), `conventions`, `made_by`. A score that is undefined
+    is None, and is in no mean.
+    """
+    first = passes[0]
+    others = {one.condition: _scored_volumes(one) for one in passes if one.datamodule is not first.datamodule}
+    rows = [row for one in passes for row in _rows(one, baseline)]
+    sound = [row for row in rows if row["condition"] == ""]
+    scores = [name for name in ALL_SCORES if name in first.results]
+    num_slices = sum(row["num_slices"] for row in first.results["volumes"])
+    return {
+        **{name: mean_score(sound, name) for name in scores},
+        "num_undefined": sum(len(row.get("undefined", ())) for row in rows),
+        "volumes": rows,
+        "grid": list(_grid(rows, scores)),
+        "conditions": {one.condition: one.meaning for one in passes if one.condition},
+        "conventions": conventions(first.datamodule, first.dataset, num_slices),
+        "made_by": made_by(origin, first.datamodule, _scored_volumes(first), others),
+    }
+
+
+def _scored_volumes(one: Pass) -> list[tuple[ScanInfo, float]]:
+    """Each volume once, whatever its masks, with its data range."""
+    source = one.dataset.source
+    numbers = dict.fromkeys(row["volume"] % len(source.volumes) for row in one.results["volumes"])
+    return [(source.volumes[number], source.data_ranges[number]) for number in numbers]
+
+
+def _rows(one: Pass, baseline: bool) -> Iterator[dict[str, Any]]:
+    results = one.zero_filled if baseline else one.results
+    assert results is not None
+    for row in results["volumes"]:
+        yield _row(row, one, [name for name in ALL_SCORES if name in results])
+
+
+def _row(row: Mapping[str, Any], one: Pass, scores: Sequence[str]) -> dict[str, Any]:
+    info, mask_name = one.dataset.volume(row["volume"])
+    folder = one.dataset.source.folder(info)
+    mask, _ = one.dataset.volume_mask(info, mask_name)
+    return {
+        "name": info.name,
+        **({"folder": folder} if folder else {}),
+        "acquisition": info.acquisition,
+        "patient": info.patient,
+        "mask": mask_name,
+        "condition": one.condition,
+        "num_slices": row["num_slices"],
+        "acceleration": round(effective_acceleration(info, mask), 4),
+        "nominal_acceleration": nominal_acceleration(one.dataset.masks[mask_name]) if info.mask is None else None,
+        "mask_sha256": mask_digest(mask),
+        "data_range": row["data_range"],  # in the units of the file
+        **{name: row[name] for name in scores},
+        **({"undefined": row["undefined"]} if row["undefined"] else {}),
+        "slices": row["slices"],
+    }
+
+
+def _grid(rows: Sequence[Mapping[str, Any]], scores: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Means per condition, mask and acquisition, and over the acquisitions."""
+    for condition in dict.fromkeys(row["condition"] for row in rows):
+        for mask in dict.fromkeys(row["mask"] for row in rows):
+            cell = [row for row in rows if (row["condition"], row["mask"]) == (condition, mask)]
+            acquisitions = sorted({row["acquisition"] for row in cell})
+            for name in [*(acquisitions if len(acquisitions) > 1 else ()), ALL]:
+                some = [row for row in cell if name in (row["acquisition"], ALL)]
+                if some:
+                    yield {"condition": condition, "mask": mask, "acquisition": name, **_means(some, scores)}
+
+
+def _means(rows: Sequence[Mapping[str, Any]], scores: Sequence[str]) -> dict[str, Any]:
+    nominal = {row["nominal_acceleration"] for row in rows}
+    return {
+        "num_volumes": len(rows),
+        "acceleration": round(fmean(row["acceleration"] for row in rows), 4),
+        "nominal_acceleration": nominal.pop() if len(nominal) == 1 else None,
+        **{score: mean_score(rows, score) for score in scores},
+    }

@@ -1,0 +1,1 @@
+"""Trained models: checkpoints, exported folders, reconstruction of whole scans."""

@@ -1,0 +1,52 @@
+"""Continuing a run from its checkpoint: which settings must stay."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mrirecon.config.compose import flatten
+from mrirecon.errors import ConfigError
+from mrirecon.inference.checkpoints import read_checkpoint
+from mrirecon.inference.export import is_exported
+
+# What a continued run may change, and the schedules whose shape does not depend on the length of the run.
+_MUST_STAY = (
+    "seed", "target_clamp", "data.", "mask.", "augmentation.", "model.", "loss.", "optimizer.", "scheduler.",
+    "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip", "trainer.limit_train_batches",
+    "trainer.overfit_batches", "trainer.devices", "trainer.num_nodes", "callbacks.averaging.", "callbacks.penalty.",
+)  # fmt: skip
+_MAY_CHANGE = ("data.root", "data.num_workers", "data.check")
+_MAY_MOVE = "data.prepared"  # elsewhere it is the same data; read in another way, it is rounded in another way
+_OF_ANY_LENGTH = tuple(
+    f"mrirecon.training.schedules.{name}" for name in ("constant", "step", "multistep", "exponential", "plateau")
+)
+
+
+def check_continues(config: Mapping[str, Any]) -> None:
+    """Raises ConfigError where `ckpt` was made by other settings, naming the first: it would be no continuation."""
+    ckpt = config["ckpt"]
+    if ckpt is None:
+        return
+    if is_exported(Path(ckpt)):
+        raise ConfigError(
+            f"ckpt={ckpt}: an exported model has the weights alone, not the state of the optimizer: "
+            "continue from checkpoints/last.ckpt of its run"
+        )
+    checkpoint = read_checkpoint(ckpt)
+    then, now = flatten(checkpoint["config"]), flatten(dict(config))
+    if "None" not in (then.get(_MAY_MOVE, "None"), now.get(_MAY_MOVE, "None")):
+        then[_MAY_MOVE] = now[_MAY_MOVE]
+    keys = [k for k in sorted({*then, *now}) if k.startswith(_MUST_STAY) and k not in _MAY_CHANGE]
+    fixed_length = now.get("scheduler._target_") not in _OF_ANY_LENGTH
+    if fixed_length:
+        keys.append("trainer.max_epochs")  # its schedule was made for that many
+    for key in keys:
+        if then.get(key) != now.get(key):
+            raise ConfigError(
+                f"ckpt={ckpt}: its run had {key}={then.get(key)}, this one has {key}={now.get(key)}: "
+                "continue with the same settings, or start a new run without ckpt"
+            )
+    num_done, most = checkpoint["epoch"] + 1, config["trainer"]["max_epochs"]
+    if most is not None and 0 <= most <= num_done:
+        cure = "its schedule ends there, so the run is finished" if fixed_length else "give more"
+        raise ConfigError(f"trainer.max_epochs={most}: ckpt={ckpt} has {num_done} epochs already: {cure}")

@@ -1,0 +1,1 @@
+"""Untrusted HDF5 files, read with bounded memory and without following links."""

@@ -1,0 +1,1 @@
+"""Volumes of magnitude images: NIfTI and DICOM."""

@@ -1,0 +1,1 @@
+"""K-space formats, a file each."""

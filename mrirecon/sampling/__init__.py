@@ -1,0 +1,1 @@
+"""Sampling masks: drawn, read from files, and what a scan acquired."""

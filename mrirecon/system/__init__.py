@@ -1,0 +1,1 @@
+"""Files written whole, processes, interrupts, free memory, progress of counted work."""

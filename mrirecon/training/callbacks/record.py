@@ -1,0 +1,104 @@
+"""Writes down how a run was made: in TensorBoard, and in every checkpoint as plain data."""
+
+import shlex
+import sys
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from mrirecon.config.compose import flatten
+from mrirecon.data.datamodule import ReconDataModule
+from mrirecon.data.provenance import conventions, data_digest, versions
+from mrirecon.data.sources import MaskedSlices
+from mrirecon.metrics.scores import SCORES
+from mrirecon.training.callbacks.dashboard import bullets, end_session, start_session, writer_of
+
+# In the HParams tab: these keys, and these groups whole.
+_COMPARED = ("seed", "data.root", "data.challenge", "data.batch_size", "trainer.max_epochs", "trainer.precision")
+_GROUPS = ("mask", "model", "loss", "optimizer", "scheduler")
+FINAL = ("final/ssim", "final/psnr", "final/nmse")
+
+
+class Record(pl.Callback):
+    """config: the resolved config, of plain dicts, lists, strings and numbers. text: the same as YAML."""
+
+    def __init__(self, config: dict[str, Any], text: str) -> None:
+        self.config = config
+        self.text = text
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        writer = writer_of(trainer)
+        if writer is not None:
+            writer.add_text("about", bullets(_run_in_words(trainer, self.config)))
+            writer.add_text("config", "\n".join(f"    {line}" for line in self.text.splitlines()))
+            start_session(writer, hyperparameters(self.config))
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        writer = writer_of(trainer)
+        if writer is not None:
+            end_session(writer, succeeded=False)
+            writer.flush()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["config"] = self.config
+        scores = validation_scores(trainer, pl_module)
+        if scores is not None:
+            checkpoint["scores"] = scores
+
+
+def validation_scores(trainer: pl.Trainer, pl_module: Any) -> dict[str, Any] | None:
+    """Scores on the validation set of the weights as they are, and their conventions; None where there are none yet."""
+    validated: tuple[int, dict[str, Any]] | None = getattr(pl_module, "validated", None)
+    if validated is None or validated[0] != trainer.global_step:
+        return None
+    results = validated[1]
+    datamodule: ReconDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    num_scored = sum(volume["num_slices"] for volume in results["volumes"])
+    how = conventions(datamodule, datamodule.sets["val"], num_scored)
+    return {**{score: results[score] for score in SCORES}, "conventions": how}
+
+
+def write_final(logger: Any, scores: dict[str, Any], step: int) -> None:
+    """Puts the scores of the best checkpoint beside the hyperparameters."""
+    if isinstance(logger, TensorBoardLogger):
+        for name in FINAL:
+            value = scores[name.removeprefix("final/")]
+            if value is not None:
+                logger.experiment.add_scalar(name, value, step)
+        end_session(logger.experiment, succeeded=True)
+        logger.experiment.flush()
+
+
+def _run_in_words(trainer: pl.Trainer, config: dict[str, Any]) -> dict[str, str]:
+    """How to make the run again: what was typed, on which data, with which versions."""
+    data: ReconDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    return {
+        "command": f"`{shlex.join(['python', *sys.orig_argv[1:]])}`",
+        "folder": f"`{config['run_dir']}`",
+        "data": f"`{data.where}`",
+        **{f"data, {split}": _fingerprint(dataset) for split, dataset in data.sets.items()},
+        "device": f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}",
+        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+    }
+
+
+def _fingerprint(dataset: MaskedSlices) -> str:
+    volumes, slices = dataset.source.volumes, len(dataset.source)
+    digest = data_digest(zip(volumes, dataset.source.data_ranges, strict=True))
+    return f"{len(volumes)} volumes, {slices} slices, sha256 `{digest}`"
+
+
+def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
+    """What runs are compared by: the parts chosen and their knobs that do something.  {"optimizer.lr": 0.001}"""
+    flat = flatten(config)
+    shown = {key: flat[key] for key in _COMPARED if key in flat}
+    for key, value in flat.items():
+        group, _, name = key.partition(".")
+        if group in _GROUPS and name == "_target_":
+            shown[group] = value.rpartition(".")[2]
+        elif group in _GROUPS and not name.startswith("_") and value is not False and value not in ("None", ""):
+            shown[key] = value
+    return shown
