@@ -20,11 +20,12 @@ from torch.utils.data import default_collate
 
 from mrirecon.data.batches import ShapeBatches
 from mrirecon.data.datamodule import ReconDataModule
-from mrirecon.data.sources import Draw, MaskedSlices, Source, effective_acceleration
+from mrirecon.data.sources import Draw, MaskedSlices, Source
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io.raw import fastmri
 from mrirecon.physics.sample import Slice, undersample
 from mrirecon.physics.zero_filled import zero_filled
+from mrirecon.sampling.acquired import effective_acceleration
 from mrirecon.sampling.masks import draw_mask, volume_seed
 
 MASK = RandomMaskFunc([0.08], [4])

@@ -19,11 +19,12 @@ from mrirecon.data.catalog.volumes import Progress, Volumes, folders
 from mrirecon.data.conditions import applicable
 from mrirecon.data.prepared.store import PreparedVolumes
 from mrirecon.data.resident import Resident, ResidentLoader
-from mrirecon.data.sources import Condition, MaskedSlices, Source, image_size
+from mrirecon.data.sources import Condition, MaskedSlices, Source
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io.raw import fastmri
 from mrirecon.io.scan import ScanInfo
 from mrirecon.physics.sample import HybridSlice, Sample, Slice, undersample
+from mrirecon.sampling.acquired import image_size
 from mrirecon.sampling.masks import Masking, by_acceleration, is_2d, volume_mask
 
 log = logging.getLogger(__name__)

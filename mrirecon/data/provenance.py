@@ -16,8 +16,9 @@ from mrirecon import __version__
 from mrirecon.config.compose import json_config
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.prepared.store import PreparedVolumes
-from mrirecon.data.sources import MaskedSlices, image_size
+from mrirecon.data.sources import MaskedSlices
 from mrirecon.io.scan import ScanInfo
+from mrirecon.sampling.acquired import image_size
 from mrirecon.sampling.masks import Masking, describe_mask
 
 

@@ -8,10 +8,11 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import default_collate
 
-from mrirecon.data.sources import Draw, MaskedSlices, effective_acceleration
+from mrirecon.data.sources import Draw, MaskedSlices
 from mrirecon.errors import ConfigError
 from mrirecon.evaluation.scoring import Pass
 from mrirecon.reports.pictures import panels, row, sheet, write_png
+from mrirecon.sampling.acquired import effective_acceleration
 from mrirecon.system.atomic import write_json
 from mrirecon.training.module import ReconModule
 

@@ -11,11 +11,12 @@ import pytorch_lightning as pl
 
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.provenance import Origin, conventions, made_by, mask_digest, model_name, nominal_acceleration
-from mrirecon.data.sources import MaskedSlices, effective_acceleration
+from mrirecon.data.sources import MaskedSlices
 from mrirecon.io.scan import ScanInfo
 from mrirecon.metrics.scores import ALL_SCORES
 from mrirecon.metrics.volume import mean_score
 from mrirecon.models.image_domain import ZeroFilled
+from mrirecon.sampling.acquired import effective_acceleration
 from mrirecon.training.callbacks.record import Record
 from mrirecon.training.module import ReconModule
 

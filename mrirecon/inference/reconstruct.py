@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mrirecon.data.sources import acquired_mask, effective_acceleration, image_size, joined_mask
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io.scan import Scan
 from mrirecon.physics.sample import masked, normalise
 from mrirecon.physics.zero_filled import zero_filled
+from mrirecon.sampling.acquired import acquired_mask, effective_acceleration, image_size, joined_mask
 from mrirecon.sampling.masks import Masking, check_budget, contiguous_center, volume_seed
 
 log = logging.getLogger(__name__)

@@ -31,7 +31,6 @@ from mrirecon.data.prepared.store import (
     volume_path,
     write_manifest,
 )
-from mrirecon.data.sources import image_size
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io.raw import fastmri
 from mrirecon.io.scan import ScanInfo
@@ -39,6 +38,7 @@ from mrirecon.physics.coils import rss
 from mrirecon.physics.crop import center_crop
 from mrirecon.physics.fft import ifft1c
 from mrirecon.physics.zero_filled import to_hybrid
+from mrirecon.sampling.acquired import image_size
 from mrirecon.system.atomic import alone_in, output_folder
 from mrirecon.system.processes import in_processes, num_cpus
 

@@ -17,11 +17,11 @@ import numpy as np
 from mrirecon.data.catalog import index_file
 from mrirecon.data.catalog.volumes import Progress
 from mrirecon.data.prepared import slices_file
-from mrirecon.data.sources import image_size
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io.raw import fastmri
 from mrirecon.io.scan import ScanInfo
 from mrirecon.physics.sample import HybridSlice, Slice
+from mrirecon.sampling.acquired import image_size
 from mrirecon.system.atomic import write_whole
 
 log = logging.getLogger(__name__)

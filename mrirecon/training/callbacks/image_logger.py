@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from mrirecon.data.datamodule import ReconDataModule
-from mrirecon.data.sources import Draw, MaskedSlices, effective_acceleration
+from mrirecon.data.sources import Draw, MaskedSlices
 from mrirecon.reports.pictures import FONT_SIZE, panels, row
+from mrirecon.sampling.acquired import effective_acceleration
 from mrirecon.training.callbacks.dashboard import writer_of
 
 # A picture of two panels side by side is shown about 350 points wide, and a letter of 11 points can be read.
