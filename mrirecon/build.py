@@ -25,12 +25,15 @@ _OF_ONE_SET = ("prepared", "writer", "files", "acquisitions", "num_cols")
 _PRECISIONS = ("32-true", "32", "bf16-mixed")
 
 
+def part(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
+    """The object that the node of a key names.  Raises ConfigError."""
+    return instantiate(key, OmegaConf.select(cfg, key), cfg.get("trust") or (), **kwargs)
+
+
 def build_datamodule(cfg: DictConfig, progress: Progress | None = None) -> ReconDataModule:
     """The data, with the masks that are drawn over it. Nothing is read yet."""
-    mask = None if cfg.get("mask") is None else instantiate("mask", cfg.mask)
-    augmentation = None if cfg.get("augmentation") is None else instantiate("augmentation", cfg.augmentation)
-    chosen = {"mask": mask, "augmentation": augmentation, "split": cfg.split, "seed": cfg.seed}
-    return instantiate("data", cfg.data, **chosen, progress=progress)
+    chosen = {name: part(cfg, name) if cfg.get(name) is not None else None for name in ("mask", "augmentation")}
+    return part(cfg, "data", **chosen, split=cfg.split, seed=cfg.seed, progress=progress)
 
 
 def build_scored(
@@ -49,7 +52,7 @@ def build_scored(
         assert isinstance(other, DictConfig)
         others["other anatomy"] = build_datamodule(other, progress)
     if mask_options:
-        funcs = {name: instantiate(f"mask={name}", node) for name, node in mask_options.items()}
+        funcs = {name: instantiate(f"mask={name}", node, cfg.get("trust") or ()) for name, node in mask_options.items()}
         # One alone has no name, so that its scores are those of mask=NAME.
         scored = masks.named(funcs if len(funcs) > 1 else {"": next(iter(funcs.values()))})
         for each in (data, *others.values()):
@@ -62,7 +65,7 @@ def build_module(cfg: DictConfig) -> ReconModule:
     if not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed}: expected a number from 0 to 2**32 - 1")
     seed_everything(cfg.seed, workers=True, verbose=False)
-    parts = {name: instantiate(name, cfg.get(name)) for name in ("model", "loss", "optimizer", "scheduler")}
+    parts = {name: part(cfg, name) for name in ("model", "loss", "optimizer", "scheduler")}
     _try(parts["optimizer"], parts["scheduler"])
     return ReconModule(**parts, target_clamp=cfg.target_clamp)
 
@@ -81,8 +84,8 @@ def _try(optimizer: Any, scheduler: Any) -> None:
 
 def build_trainer(cfg: DictConfig) -> Trainer:
     """Lightning's trainer with the callbacks and logger of the config; the run's config goes into its checkpoints."""
-    callbacks = [instantiate(f"callbacks.{name}", node) for name, node in (cfg.get("callbacks") or {}).items()]
-    logger: Any = instantiate("logger", cfg.logger) if cfg.get("logger") else False
+    callbacks = [part(cfg, f"callbacks.{name}") for name in cfg.get("callbacks") or {}]
+    logger: Any = part(cfg, "logger") if cfg.get("logger") else False
     if cfg.get("callbacks"):
         callbacks.append(Record(plain(cfg), OmegaConf.to_yaml(cfg, resolve=True)))
     if str(cfg.trainer.precision) not in _PRECISIONS:
@@ -91,7 +94,7 @@ def build_trainer(cfg: DictConfig) -> Trainer:
             "k-space is complex64, and half precision needs a loss scaler that skips steps"
         )
     try:
-        return instantiate("trainer", cfg.trainer, callbacks=callbacks, logger=logger)
+        return part(cfg, "trainer", callbacks=callbacks, logger=logger)
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {error}") from error
 
@@ -105,7 +108,7 @@ def load_model(cfg: DictConfig) -> nn.Module:
     """The model of the config, with the weights of `ckpt` where one is given, in evaluation mode."""
     if cfg.get("model") is None:
         raise ConfigError("ckpt: give ckpt=FILE, a checkpoint of a training run, or model=zero_filled for the baseline")
-    model: nn.Module = instantiate("model", cfg.model)
+    model: nn.Module = part(cfg, "model")
     has_weights = any(True for _ in model.parameters())
     if has_weights and cfg.ckpt is None:
         raise ConfigError(

@@ -1,26 +1,38 @@
 """Measures this project beside its references: python scripts/benchmark.py [SUITE ...] [device=cuda] [output=DIR]"""
 
-import sys
+from __future__ import annotations
+
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from omegaconf import DictConfig
-
-from mrirecon.apps.benchmarks import data, overhead, scores
-from mrirecon.apps.benchmarks.measure import printed, write_table
 from mrirecon.command import command
 from mrirecon.errors import ConfigError
-from mrirecon.inference.reconstruct import choose_device
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 SUITES = ("data", "scores", "overhead")
 
 
-@command("benchmark")
+def _suites(typed: list[str]) -> list[str]:
+    """`benchmark.py data` for `benchmark.py suites=[data]`"""
+    named = [argument for argument in typed if argument.isidentifier()]
+    return [argument for argument in typed if argument not in named] + [f"suites=[{','.join(named)}]"] * bool(named)
+
+
+@command("benchmark", spell=_suites)
 def main(cfg: DictConfig) -> None:
+    import torch
+
+    from mrirecon.apps.benchmarks import data, overhead, scores
+    from mrirecon.apps.benchmarks.measure import printed, write_table
+    from mrirecon.inference.reconstruct import choose_device
+
     unknown = [name for name in cfg.suites if name not in SUITES]
     if unknown:
         raise ConfigError(f"suites={unknown}: expected some of {', '.join(SUITES)}")
+    torch.set_grad_enabled(False)
     device = str(choose_device(cfg.device))
     for name in cfg.suites:
         rows = []
@@ -39,11 +51,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    # `benchmark.py data` for `benchmark.py suites=[data]`
-    named = [argument for argument in sys.argv[1:] if argument.isidentifier()]
-    if named:
-        sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in named] + [
-            f"suites=[{','.join(named)}]"
-        ]
-    torch.set_grad_enabled(False)
     main()

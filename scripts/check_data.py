@@ -1,22 +1,28 @@
 """Checks a data set before it is used: python scripts/check_data.py data.root=DIR [full=true]"""
 
+from __future__ import annotations
+
 import logging
 from pathlib import Path
-
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
 from mrirecon.command import command
-from mrirecon.data.catalog.index import Index
-from mrirecon.data.catalog.index_file import FILE_NAME
-from mrirecon.data.catalog.inspection import CHALLENGES, find_folders, inspect_folder, notes, print_summary
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.system.progress import CountProgress
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mrirecon.data.catalog.index import Index
 
 log = logging.getLogger(__name__)
 
 
 @command("check_data")
 def main(cfg: DictConfig) -> int:
+    from mrirecon.data.catalog.index import Index
+    from mrirecon.data.catalog.inspection import CHALLENGES, find_folders, inspect_folder, notes, print_summary
+    from mrirecon.system.progress import CountProgress
+
     if cfg.data.challenge not in (*CHALLENGES, "all"):
         raise ConfigError(f"data.challenge={cfg.data.challenge}: expected one of {', '.join(CHALLENGES)}, all")
     if not isinstance(cfg.data.root, str):
@@ -41,6 +47,8 @@ def main(cfg: DictConfig) -> int:
 
 def _keep(index: Index, output: Path) -> Path:
     """Where the index is to be seen: in the data, or in the output where the data cannot be written."""
+    from mrirecon.data.catalog.index_file import FILE_NAME
+
     if index.kept == index.root / FILE_NAME:
         return index.kept
     try:

@@ -1,20 +1,25 @@
 """Chooses a regularisation weight on the validation set: python scripts/choose_lambda.py model=tv [mask=random_8x]"""
 
-from omegaconf import DictConfig
+from __future__ import annotations
 
-from mrirecon.build import build_datamodule, build_evaluation
-from mrirecon.command import command, output_folder
-from mrirecon.config.compose import instantiate
-from mrirecon.evaluation.lambda_search import check_search, print_trials, search, summary
-from mrirecon.evaluation.scoring import Report, evaluate
-from mrirecon.system.atomic import write_json
-from mrirecon.system.progress import CountProgress
+from typing import TYPE_CHECKING
+
+from mrirecon.command import command
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 @command("choose_lambda")
 def main(cfg: DictConfig) -> None:
+    from mrirecon.build import build_datamodule, build_evaluation, part
+    from mrirecon.evaluation.lambda_search import check_search, print_trials, search, summary
+    from mrirecon.evaluation.scoring import Report, evaluate
+    from mrirecon.system.atomic import output_folder, write_json
+    from mrirecon.system.progress import CountProgress
+
     output = output_folder(cfg.output)
-    model = instantiate("model", cfg.get("model")).eval()
+    model = part(cfg, "model").eval()
     check_search(model, **cfg.search)
     datamodule = build_datamodule(cfg, CountProgress())
 

@@ -1,18 +1,15 @@
 """Compares evaluations of the same volumes: python scripts/compare.py RUN RUN [RUN ...] [--output DIR]"""
 
+from __future__ import annotations
+
 import argparse
-import sys
 from pathlib import Path
 from typing import NoReturn
 
-from mrirecon.errors import ConfigError, InputError
-from mrirecon.reports.comparison import compare
-from mrirecon.reports.html import write_report
-from mrirecon.reports.inputs import EVENTS
-from mrirecon.reports.runs import read_run
-from mrirecon.reports.text import print_comparison
-from mrirecon.system.atomic import disk_message, output_folder
-from mrirecon.system.interrupts import raise_ctrl_c
+from mrirecon.command import ending_well
+from mrirecon.errors import ConfigError
+from mrirecon.system.interrupts import end_on_ctrl_c, raise_ctrl_c
+from mrirecon.system.invocation import arguments, typed_as
 
 
 class _Parser(argparse.ArgumentParser):
@@ -21,8 +18,21 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main() -> None:
+    end_on_ctrl_c()
+    with ending_well():
+        _compare(arguments())
+
+
+def _compare(typed: list[str]) -> None:
+    from mrirecon.reports.comparison import compare
+    from mrirecon.reports.html import write_report
+    from mrirecon.reports.inputs import EVENTS
+    from mrirecon.reports.runs import read_run
+    from mrirecon.reports.text import print_comparison
+    from mrirecon.system.atomic import output_folder
+
     raise_ctrl_c()
-    args = _arguments(sys.argv[1:])
+    args = _arguments(typed)
     output = output_folder(args.output, "--output ") if args.output else None
     folders = dict(zip(_names(args.runs), map(_folder, args.runs), strict=True))
     runs = {name: read_run(path) for name, path in zip(folders, args.runs, strict=True)}
@@ -35,11 +45,12 @@ def main() -> None:
         print(f"\nReport: {write_report(output, runs, galleries, curves)}")
 
 
-def _arguments(arguments: list[str]) -> argparse.Namespace:
-    parser = _Parser(prog="compare.py", description=__doc__)
+def _arguments(typed: list[str]) -> argparse.Namespace:
+
+    parser = _Parser(prog=typed_as("compare"), description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of an evaluation, or a metrics.json")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write DIR/report.html as well")
-    args = parser.parse_args(arguments)
+    args = parser.parse_args(typed)
     if len(args.runs) < 2:
         raise ConfigError(f"expected two runs or more, but {args.runs[0]} is the only one: add another")
     return args
@@ -68,16 +79,4 @@ def _gallery(path: Path) -> Path | None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ConfigError, InputError) as refused:
-        print(f"error: {refused}", file=sys.stderr)
-        sys.exit(refused.exit_code)
-    except OSError as error:
-        if not disk_message(error):
-            raise
-        print(f"error: {disk_message(error)}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("error: stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+    main()

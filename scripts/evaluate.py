@@ -1,23 +1,28 @@
 """Scores a checkpoint or a baseline: python scripts/evaluate.py ckpt=FILE [split=test] [mask=[random_4x,random_8x]]"""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from mrirecon.command import command
 
-from mrirecon.build import build_evaluation, build_scored, load_model
-from mrirecon.command import command, output_folder
-from mrirecon.config.options import chosen_options
-from mrirecon.evaluation.gallery import check_gallery, write_gallery
-from mrirecon.evaluation.scoring import baseline_origin, origin_of, report, run_passes
-from mrirecon.models.image_domain import ZeroFilled
-from mrirecon.reports.html import write_report
-from mrirecon.reports.table import print_scores
-from mrirecon.system.atomic import write_json
-from mrirecon.system.progress import CountProgress
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 @command("evaluate", from_checkpoint=("data", "mask", "model"))
 def main(cfg: DictConfig) -> None:
+    from mrirecon.build import build_evaluation, build_scored, load_model
+    from mrirecon.config.options import chosen_options
+    from mrirecon.evaluation.gallery import check_gallery, write_gallery
+    from mrirecon.evaluation.scoring import baseline_origin, origin_of, report, run_passes
+    from mrirecon.models.image_domain import ZeroFilled
+    from mrirecon.reports.html import write_report
+    from mrirecon.reports.table import print_scores
+    from mrirecon.system.atomic import output_folder, write_json
+    from mrirecon.system.progress import CountProgress
+
     check_gallery(cfg.gallery, cfg.scores)
     output = output_folder(cfg.output)
     model = load_model(cfg)

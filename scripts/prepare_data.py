@@ -1,22 +1,29 @@
 """Writes the short form of a data set, once: python scripts/prepare_data.py data.root=DIR output=DIR"""
 
+from __future__ import annotations
+
 import logging
 from pathlib import Path
-
-from omegaconf import DictConfig
-from rich import filesize
+from typing import TYPE_CHECKING
 
 from mrirecon.command import command
-from mrirecon.data.catalog.inspection import CHALLENGES
-from mrirecon.data.prepared.prepare import Preparation
 from mrirecon.errors import ConfigError
-from mrirecon.system.progress import CountProgress
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 
 
 @command("prepare_data")
 def main(cfg: DictConfig) -> int:
+    from rich import filesize
+
+    from mrirecon.data.catalog.inspection import CHALLENGES
+    from mrirecon.data.prepared.prepare import Preparation
+    from mrirecon.system.invocation import typed_as
+    from mrirecon.system.progress import CountProgress
+
     if cfg.data.challenge not in (*CHALLENGES, "all"):
         raise ConfigError(f"data.challenge={cfg.data.challenge}: expected one of {', '.join(CHALLENGES)}, all")
     root, output = Path(cfg.data.root), Path(cfg.output)
@@ -33,7 +40,7 @@ def main(cfg: DictConfig) -> int:
         print(f"{report.without_target} volumes without a target are left out; reconstruct.py reads them as they are")
     if cfg.precision == "half":
         print(f"Half precision changes no image by more than {max(v.error for v in volumes):.1e} of its norm")
-    print(f"\nTrain on it: python scripts/train.py data=... data.prepared={output}")
+    print(f"\nTrain on it: {typed_as('train')} data=... data.prepared={output}")
     return 0 if not report.bad else 4
 
 

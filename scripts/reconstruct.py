@@ -1,29 +1,33 @@
 """Reconstructs scans: python scripts/reconstruct.py ckpt=FILE input=FILE_OR_DIR output=DIR [mask=random_4x]"""
 
+from __future__ import annotations
+
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-
-from mrirecon.build import load_model
-from mrirecon.command import command, output_folder
-from mrirecon.config.compose import instantiate
+from mrirecon.command import command
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.inference.contact_sheet import contact_sheet
-from mrirecon.inference.reconstruct import choose_device, reconstruct
-from mrirecon.io import formats
-from mrirecon.io.raw import fastmri
-from mrirecon.io.raw.fastmri_writer import write_reconstruction
-from mrirecon.reports.pictures import write_png
-from mrirecon.sampling.masks import sampled_of
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 
 
 @command("reconstruct", from_checkpoint=("model",))
 def main(cfg: DictConfig) -> int:
+    from mrirecon.build import load_model, part
+    from mrirecon.inference.contact_sheet import contact_sheet
+    from mrirecon.inference.reconstruct import choose_device, reconstruct
+    from mrirecon.io import formats
+    from mrirecon.io.raw.fastmri_writer import write_reconstruction
+    from mrirecon.reports.pictures import write_png
+    from mrirecon.sampling.masks import sampled_of
+    from mrirecon.system.atomic import output_folder
+
     model = load_model(cfg)
-    mask_func = None if cfg.get("mask") is None else instantiate("mask", cfg.mask)
+    mask_func = None if cfg.get("mask") is None else part(cfg, "mask")
     output, device = output_folder(cfg.output), choose_device(cfg.device)
     if cfg.batch_size < 1:
         raise ConfigError(f"batch_size={cfg.batch_size}: expected at least 1")
@@ -51,6 +55,8 @@ def main(cfg: DictConfig) -> int:
 
 
 def _scans(source: Path) -> list[Path]:
+    from mrirecon.io.raw import fastmri
+
     if source.is_dir():
         return fastmri.list_volumes(source)[0]
     if not source.exists():

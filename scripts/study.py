@@ -1,97 +1,53 @@
 """Compares settings on a grid: python scripts/study.py study=lecture, or optimizer=[sgd,adam] lr=log(1e-4,1e1,6)"""
 
-import shlex
+from __future__ import annotations
+
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hydra.errors import HydraException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-
-from mrirecon.apps.study import progress
-from mrirecon.apps.study.cell import check_settings, is_finished, run_cell
-from mrirecon.apps.study.page import write_page
-from mrirecon.apps.study.parse import presets, read_study
-from mrirecon.apps.study.plan import LR_FACTOR, Cell, Grid, Part, Study, grids, more_seeds, optimizers_of
-from mrirecon.apps.study.results import best_settings, read_part
 from mrirecon.command import command, guarded
-from mrirecon.config.compose import compose
-from mrirecon.config.options import CONF
-from mrirecon.config.overrides import explain
-from mrirecon.errors import ConfigError, InputError
-from mrirecon.system.atomic import alone_in, output_folder
+from mrirecon.system.interrupts import end_on_ctrl_c
+from mrirecon.system.invocation import arguments, with_arguments
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 @command("train")
 def train_cell(cfg: DictConfig) -> None:
-    folder = Path(cfg.run_dir)
-    output = folder.parent.parent
-    try:
-        if run_cell(cfg):
-            print(progress.line(output, folder), flush=True)
-    except (ConfigError, InputError) as error:
-        # What refuses the first would refuse all; and a folder with a training of other settings is no such failure.
-        if is_finished(folder) or not any(output.glob("*/*/cell.json")):
-            raise
-        print(f"error: {folder.relative_to(output)}: {error}", file=sys.stderr, flush=True)
+    from mrirecon.apps.study.run import train_cell
+
+    train_cell(cfg)
 
 
-def main(typed: list[str]) -> int | None:
-    study = read_study(typed)
-    command_line = shlex.join(["python", *sys.orig_argv[1:]])
-    planned = [grid for part in study.parts for grid in grids(part, _default_lr(part))]
-    for grid in planned:
-        check_settings(_composed(grid.first()))
-    with alone_in(output_folder(study.output)):
-        cells = _run(study, planned, command_line)
-        further = [
-            grid
-            for part in study.parts
-            for grid in more_seeds(part, best_settings(read_part(study.output, part, cells, study.reach)))
-        ]
-        cells += _run(study, further, command_line) if further else []
-        page, summary = write_page(study, cells, command_line)
-    print(f"\n{summary}\n\n-> {page}\n   tensorboard --logdir {shlex.quote(str(study.output))}")
-    return None if all(is_finished(study.output / cell.folder) for cell in cells) else 4
-
-
-def _default_lr(part: Part) -> dict[str, float]:
-    """Of each optimizer, where its multiples are to be tried."""
-    if LR_FACTOR not in part.axes:
-        return {}
-    settings = [setting for setting in Grid(part, {}, ()).settings if not setting.startswith("optimizer")]
-    return {name: float(_composed([*settings, f"optimizer={name}"]).optimizer.lr) for name in optimizers_of(part)}
-
-
-def _composed(overrides: list[str]) -> DictConfig:
-    try:
-        return compose("train", overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error, overrides, "train")) from error
-
-
-def _run(study: Study, planned: Sequence[Grid], command_line: str) -> list[Cell]:
-    """Runs the cells of some grids, each grid as a multirun of Hydra; those that are finished are only compared."""
-    cells = [cell for grid in planned for cell in grid.cells()]
-    done = progress.start(study, cells, command_line)
-    print(f"{study.title}: {len(cells)} trainings in {study.output}" + (f", {done} of them finished" if done else ""))
+def _multirun(overrides: list[str]) -> None:
     typed = sys.argv
     try:
-        for grid in planned:
-            sys.argv = [typed[0], "--multirun", *grid.overrides(study.output), *study.launch]
-            train_cell()
-    except SystemExit as ended:
-        if ended.code == 130:
-            print("Finished trainings are kept: the same command goes on with the others.")
-        raise
+        sys.argv = with_arguments(["--multirun", *overrides])
+        train_cell()
     finally:
         sys.argv = typed
-    return cells
+
+
+def main() -> None:
+    end_on_ctrl_c()
+    if {"-h", "--help"} & {*arguments()}:
+        _print_help()
+    else:
+        guarded(_study)
+
+
+def _study() -> int | None:
+    from mrirecon.apps.study.run import run_study
+
+    return run_study(arguments(), _multirun)
+
+
+def _print_help() -> None:
+    from mrirecon.config.options import command_file, options_of
+
+    print(f"{__doc__}\n\n{command_file('study').read_text()}\nPresets: {', '.join(sorted(options_of('study')))}")
 
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & {*sys.argv[1:]}:
-        print(f"{__doc__}\n\n{(CONF / 'study.yaml').read_text()}\nPresets: {', '.join(presets())}")
-    else:
-        guarded(lambda: main(sys.argv[1:]))
+    main()

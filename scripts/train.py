@@ -1,35 +1,42 @@
 """Trains a model: python scripts/train.py optimizer=adam model.norm=group mask=random_4x"""
 
-import shlex
-import sys
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
-from mrirecon.build import build_datamodule, build_module, build_trainer
 from mrirecon.command import command
-from mrirecon.config.compose import plain
-from mrirecon.config.job_names import name_jobs
-from mrirecon.errors import ConfigError
-from mrirecon.evaluation.scoring import evaluate
-from mrirecon.inference.checkpoints import load_weights
-from mrirecon.inference.continuation import check_continues
-from mrirecon.models.image_domain import ZeroFilled
-from mrirecon.reports.table import print_scores
-from mrirecon.system.atomic import write_json
-from mrirecon.system.progress import CountProgress
-from mrirecon.training.callbacks.record import write_final
-from mrirecon.training.module import ReconModule
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 CONTINUED = (
     "data", "mask", "augmentation", "model", "loss", "optimizer", "scheduler", "trainer", "seed", "target_clamp",
 )  # fmt: skip
 
 
-@command("train", from_checkpoint=CONTINUED)
-def train(cfg: DictConfig) -> None:
+def _names(typed: list[str]) -> list[str]:
+    from mrirecon.config.job_names import name_jobs
+
+    return name_jobs(typed)
+
+
+@command("train", from_checkpoint=CONTINUED, spell=_names)
+def main(cfg: DictConfig) -> None:
+    from pathlib import Path
+
+    from mrirecon.apps.run import best_checkpoint, say_next
+    from mrirecon.build import build_datamodule, build_module, build_trainer
+    from mrirecon.config.compose import plain
+    from mrirecon.evaluation.scoring import evaluate
+    from mrirecon.inference.checkpoints import load_weights
+    from mrirecon.inference.continuation import check_continues
+    from mrirecon.models.image_domain import ZeroFilled
+    from mrirecon.reports.table import print_scores
+    from mrirecon.system.atomic import write_json
+    from mrirecon.system.progress import CountProgress
+    from mrirecon.training.callbacks.record import write_final
+    from mrirecon.training.module import ReconModule
+
     datamodule = build_datamodule(cfg, CountProgress())
     module = build_module(cfg)
     trainer = build_trainer(cfg)
@@ -37,7 +44,7 @@ def train(cfg: DictConfig) -> None:
 
     trainer.fit(module, datamodule, ckpt_path=cfg.ckpt, weights_only=True)
 
-    best = _checkpoint(trainer)
+    best = best_checkpoint(trainer)
     load_weights(module.model, best)
     reports = {
         "zero-filled": evaluate(trainer, ReconModule(ZeroFilled()), datamodule, None),
@@ -49,38 +56,8 @@ def train(cfg: DictConfig) -> None:
         print_scores(f"Best checkpoint on {cfg.split}", reports)
         if (reports["this run"]["ssim"] or 0) <= (reports["zero-filled"]["ssim"] or 0):
             print("This run does not beat zero-filled: train longer, or try another optimizer.lr.")
-        _say_next(cfg, best, datamodule.volumes.scan(datamodule.scored().source.volumes[0]))
-
-
-def _checkpoint(trainer: Any) -> str:
-    """The best checkpoint, or the last one of a run that never validated."""
-    kept = [callback.best_model_path for callback in trainer.checkpoint_callbacks]
-    if not any(kept):
-        raise ConfigError(
-            "trainer.max_epochs, max_steps: the run ended before a checkpoint was kept; let it run longer"
-        )
-    if not kept[0]:
-        print("No epoch of this run was validated: what follows is the score of its last checkpoint.")
-    return next(filter(None, kept))
-
-
-def _say_next(cfg: DictConfig, best: str, scan: Path | None) -> None:
-    scripts = Path(sys.argv[0]).parent
-    mask = HydraConfig.get().runtime.choices.get("mask")
-    mask = "random_4x" if mask in (None, "checkpoint") else mask
-    best, folder, scan_name = (shlex.quote(_short(path)) for path in (best, cfg.run_dir, str(scan or "SCAN")))
-    print(
-        f"\nEverything of this run is in {folder}\n\nNext:\n"
-        f"  tensorboard --logdir {folder}\n"
-        f"  python {scripts / 'evaluate.py'} ckpt={best}\n"
-        f"  python {scripts / 'reconstruct.py'} ckpt={best} input={scan_name} mask={mask}"
-    )
-
-
-def _short(path: str) -> str:
-    return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
+        say_next(cfg, best, datamodule)
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = name_jobs(sys.argv[1:])
-    train()
+    main()

@@ -15,8 +15,8 @@ from test_espirit import columns
 from test_physics import assert_adjoint, complex_normal
 from torch import Tensor
 
-from mrirecon.command import CONF
 from mrirecon.config.compose import instantiate
+from mrirecon.config.options import CONF
 from mrirecon.errors import ConfigError
 from mrirecon.models.iterative import Iterative
 from mrirecon.physics.sample import masked, normalise

@@ -12,10 +12,10 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from mrirecon.build import build_datamodule, build_module, build_trainer
-from mrirecon.command import CONF
 from mrirecon.config.allowlist import check_targets
 from mrirecon.config.compose import plain
-from mrirecon.config.overrides import check_types, explain
+from mrirecon.config.options import CONF
+from mrirecon.config.overrides import check_types, chosen_groups, explain
 from mrirecon.errors import ConfigError
 
 OPTIONS = [
@@ -140,7 +140,9 @@ def test_a_typo_is_explained_with_the_nearest_name(typed: str, expected: str) ->
 def test_a_value_of_another_type_is_refused(typed: str) -> None:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(ConfigError, match="expected a"):
-        check_types(hydra.compose("train", typed.split()), typed.split(), "train")
+        check_types(
+            hydra.compose("train", chosen_groups(typed.split())), hydra.compose("train", typed.split()), typed.split()
+        )
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_a_value_of_another_type_is_refused(typed: str) -> None:
 def test_a_value_of_a_fitting_type_is_taken(typed: str) -> None:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        check_types(hydra.compose("train", [typed]), [typed], "train")
+        check_types(hydra.compose("train"), hydra.compose("train", [typed]), [typed])
 
 
 @pytest.mark.parametrize(

@@ -530,5 +530,5 @@ def test_two_files_of_one_name_in_two_roots_stay_two_volumes(folder: Path, tmp_p
 def test_the_index_is_not_sent_to_workers(folder: Path) -> None:
     """What a worker is given is the dataset: it knows the descriptions, and no index."""
     data = ready(folder)
-    assert b"mrirecon.data.index" not in pickle.dumps(data.sets["train"])
-    assert b"mrirecon.data.index" in pickle.dumps(data.volumes._indexes)
+    assert b"mrirecon.data.catalog.index" not in pickle.dumps(data.sets["train"])
+    assert b"mrirecon.data.catalog.index" in pickle.dumps(data.volumes._indexes)

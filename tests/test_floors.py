@@ -28,8 +28,8 @@ ALLOWED = {
     "pytorch_lightning": (
         "data/datamodule.py", "training/", "build.py", "evaluation/", "apps/",
     ),
-    "lightning_fabric": ("build.py", "command.py"),
-    "hydra": ("command.py", "config/", "apps/study/parse.py"),
+    "lightning_fabric": ("build.py",),
+    "hydra": ("command.py", "config/", "apps/"),
     "omegaconf": ("build.py", "command.py", "config/", "apps/"),
     "optuna": ("apps/tuning/",),
     "sqlalchemy": ("apps/tuning/storage.py",),

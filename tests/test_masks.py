@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from mrirecon.command import CONF
 from mrirecon.config.compose import instantiate
+from mrirecon.config.options import CONF
 from mrirecon.errors import ConfigError
 from mrirecon.sampling.masks import (
     FileMask,

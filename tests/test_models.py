@@ -6,8 +6,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from mrirecon.command import CONF
 from mrirecon.config.compose import instantiate
+from mrirecon.config.options import CONF
 from mrirecon.models.unet import NORMS, NormChoice, Unet
 from mrirecon.physics.zero_filled import zero_filled
 

@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 from test_module import StopAfter, data_of, small_unet, trainer_of
 from torch import Tensor
 
-from mrirecon.command import CONF
 from mrirecon.config.allowlist import check_targets
 from mrirecon.config.compose import instantiate
+from mrirecon.config.options import CONF
 from mrirecon.errors import ConfigError
 from mrirecon.physics.sample import Slice, undersample
 from mrirecon.training import schedules

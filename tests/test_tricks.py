@@ -15,7 +15,7 @@ from test_module import Losses, StopAfter, data_of, small_unet, trainer_of
 from torch import Tensor
 
 from mrirecon.build import build_datamodule, build_module, build_trainer
-from mrirecon.command import CONF
+from mrirecon.config.options import CONF
 from mrirecon.errors import ConfigError
 from mrirecon.inference.continuation import check_continues
 from mrirecon.training import schedules

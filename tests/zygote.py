@@ -22,8 +22,6 @@ from typing import Any
 def serve() -> None:
     import mrirecon.command
     import mrirecon.data.catalog.inspection
-    import mrirecon.evaluation.scoring
-    import mrirecon.inference.reconstruct
     import mrirecon.metrics.ssim_cpu
 
     mrirecon.metrics.ssim_cpu.compiled()

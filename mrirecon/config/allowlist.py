@@ -1,66 +1,122 @@
-"""What a config may name: an allowlist, checked before anything is imported or called for it."""
+"""The allowlist of targets: what a config may name, checked before anything is imported or called for it."""
 
 import re
+from collections.abc import Collection, Iterator
 from functools import cache
-from importlib import import_module
 from typing import Any
+
+import yaml
 
 from mrirecon.config.options import CONF
 from mrirecon.errors import ConfigError, InputError
 
-# A config, typed or from a checkpoint, may name these and nothing else.
-_ALLOWED = re.compile(
-    r"torch\.optim\.[A-Z]\w+"
-    r"|schedulefree\.(?:SGD|AdamW|RAdam)ScheduleFree|prodigyopt\.Prodigy|pytorch_optimizer\.(?:Lion|SOAP)"
-    r"|fastmri\.data\.subsample\.[A-Z]\w+MaskFunc|fastmri\.data\.subsample\.\w+FractionFunc"
-    r"|pytorch_lightning\.Trainer|pytorch_lightning\.callbacks\.[A-Z]\w+|pytorch_lightning\.loggers\.TensorBoardLogger"
-)
-_OURS = re.compile(r"(mrirecon\.(?:models|data|synthetic|sampling|training)(?:\.[a-z]\w*)*)\.(\w+)")
+# Parts of other packages that a group may name, besides this project's own that the files of conf/ name.
+_FOREIGN = {
+    "optimizer": r"torch\.optim\.[A-Z]\w+|schedulefree\.(?:SGD|AdamW|RAdam)ScheduleFree|prodigyopt\.Prodigy"
+    r"|pytorch_optimizer\.(?:Lion|SOAP)",
+    "mask": r"fastmri\.data\.subsample\.(?:[A-Z]\w+MaskFunc|\w+FractionFunc)",
+    "trainer": r"pytorch_lightning\.Trainer",
+    "callbacks": r"pytorch_lightning\.callbacks\.[A-Z]\w+",
+    "logger": r"pytorch_lightning\.loggers\.TensorBoardLogger",
+}
+_TARGET = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
+# A checkpoint's config: plain names as keys, and of Hydra's own keys these alone.
+_KEY = re.compile(r"[A-Za-z]\w*")
+_KEYS_OF_HYDRA = ("_target_", "_partial_", "_convert_")
+_NO_KEYS = ("defaults", "hydra")
+_MAX_DEPTH = 16
 
 
-def check_targets(node: Any, key: str = "") -> None:
-    """Raises ConfigError for the first `_target_` that is none of this project's parts, before anything is called."""
+def check_targets(node: Any, key: str = "", trust: Collection[str] = ()) -> None:
+    """Raises ConfigError for the first `_target_` that its group may not name, before anything is called.
+
+    key: the place of the node in the config; its first name is the group. trust: packages named on the command line,
+    whose parts are allowed in every group.
+    """
     if isinstance(node, dict):
         if "_target_" in node:
-            _check_target(str(node["_target_"]), key)
+            _check_target(node["_target_"], key, trust)
         for name, child in node.items():
-            check_targets(child, f"{key}.{name}" if key else str(name))
+            check_targets(child, f"{key}.{name}" if key else str(name), trust)
     elif isinstance(node, list):
         for number, child in enumerate(node):
-            check_targets(child, f"{key}[{number}]")
+            check_targets(child, f"{key}[{number}]", trust)
 
 
-def _check_target(target: str, key: str) -> None:
-    if _ALLOWED.fullmatch(target) or target in _named_in_conf():
+def _check_target(target: Any, key: str, trust: Collection[str]) -> None:
+    group = re.split(r"[.=\[]", key)[0]
+    if not isinstance(target, str) or not _TARGET.fullmatch(target):
+        raise ConfigError(f"{key}._target_={target!r} is refused: expected the dotted name of a part, such as a class")
+    package = target.partition(".")[0]
+    if package in trust or target in _named_in_conf(group) or re.fullmatch(_FOREIGN.get(group, "(?!)"), target):
         return
-    ours = _OURS.fullmatch(target)
-    if ours is None:
+    if package == "mrirecon":
         raise ConfigError(
-            f"{key}._target_={target!r} is refused: a config may name parts of mrirecon, torch.optim.*, some "
-            "optimizers of schedulefree, prodigyopt and pytorch_optimizer, fastmri.data.subsample.*MaskFunc and "
-            "Lightning's Trainer, callbacks and TensorBoardLogger"
+            f"{key}._target_={target!r} is refused: no file in conf/{group} names it; if it is a part of an older or "
+            "newer mrirecon, use the version that wrote this config"
         )
-    try:
-        part = getattr(import_module(ours[1]), ours[2])
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{key}._target_={target!r} does not exist: {error}") from error
-    if getattr(part, "__module__", None) != ours[1]:  # something the module merely imported
-        raise ConfigError(f"{key}._target_={target!r} is refused: {ours[1]} does not define it")
+    if package in ("builtins", "os", "sys", "subprocess", "torch", "hydra", "fastmri", "pytorch_lightning"):
+        raise ConfigError(
+            f"{key}._target_={target!r} is refused: it is not among the parts that a config may name for {group}"
+        )
     raise ConfigError(
-        f"{key}._target_={target!r} is refused: no file in conf/ names it; a part of your own needs a conf/GROUP/X.yaml"
+        f"{key}._target_={target!r} is refused: {package} is not trusted. If it is your own package, or one whose code "
+        f"you trust, add trust=[{package}] to the command line"
     )
 
 
 @cache
-def _named_in_conf() -> frozenset[str]:
-    """Every `_target_` of the options that there are: functions that were not meant for configs can do harm."""
-    line = re.compile(r"^\s*_target_:\s*(mrirecon\.\S+)", re.MULTILINE)
-    return frozenset(target for path in CONF.rglob("*.yaml") for target in line.findall(path.read_text()))
+def _named_in_conf(group: str) -> frozenset[str]:
+    """Every target of this project that the options of a group name: other functions can do harm."""
+    files = [(path, "") for path in CONF.glob("*.yaml")]
+    files += [(path, "") for path in CONF.glob("experiment/*.yaml")]
+    files += [(path, group) for path in (CONF / group).rglob("*.yaml") if group]
+    found: set[str] = set()
+    for path, prefix in files:
+        content = yaml.safe_load(path.read_text()) or {}
+        node = content if prefix else content.get(group)
+        found.update(target for target in _targets(node) if target.startswith("mrirecon."))
+    return frozenset(found)
 
 
-def data_only(node: Any, key: str) -> Any:
-    """Refuses what would be evaluated: the config of a checkpoint is resolved, so nothing in it need be."""
-    if "${" in str(node):
-        raise InputError(f"the checkpoint's config has an interpolation in {key}: it was not written by this project")
-    check_targets(node, key)
+def _targets(node: Any) -> Iterator[str]:
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    if isinstance(node, dict) and "_target_" in node:
+        yield str(node["_target_"])
+    for child in children:
+        yield from _targets(child)
+
+
+def check_foreign(node: Any, key: str, trust: Collection[str] = ()) -> Any:
+    """The node of a checkpoint's config, which may come from anybody, if it is plain data and names allowed parts.
+
+    What this project writes is resolved: it has no interpolations, and of the keys that Hydra reads `_target_`,
+    `_partial_` and `_convert_` alone. Nothing is evaluated. Raises InputError for anything else, ConfigError for a
+    target that is not allowed.
+    """
+    _check_plain(node, key, 0)
+    check_targets(node, key, trust)
     return node
+
+
+def _check_plain(node: Any, key: str, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise _foreign(key[:60], "is nested too deeply")
+    if isinstance(node, dict):
+        for name, child in node.items():
+            sound = isinstance(name, str) and (_KEY.fullmatch(name) or name in _KEYS_OF_HYDRA) and name not in _NO_KEYS
+            if not sound:
+                raise _foreign(key, f"has the key {str(name)[:60]!r}")
+            _check_plain(child, f"{key}.{name}", depth + 1)
+    elif isinstance(node, list):
+        for number, child in enumerate(node):
+            _check_plain(child, f"{key}[{number}]", depth + 1)
+    elif isinstance(node, str):
+        if "${" in node or node == "???":
+            raise _foreign(key, "has an interpolation or a missing value")
+    elif not (node is None or type(node) in (bool, int, float)):
+        raise _foreign(key, f"has a {type(node).__name__}, which is no plain data")
+
+
+def _foreign(key: str, reason: str) -> InputError:
+    return InputError(f"the checkpoint's config is refused: {key} {reason}, which this project never writes")

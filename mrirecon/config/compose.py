@@ -1,6 +1,7 @@
 """Configs composed from conf/, turned into plain data and into the objects they name."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import hydra
@@ -28,13 +29,16 @@ def compose(config_name: str, overrides: list[str]) -> DictConfig:
         return hydra.compose(config_name, overrides)
 
 
-def instantiate(key: str, node: Any, **kwargs: Any) -> Any:
-    """The object a config node names. Raises ConfigError naming the key for a wrong, missing or unknown setting."""
+def instantiate(key: str, node: Any, trust: Collection[str] = (), **kwargs: Any) -> Any:
+    """The object a config node names. Raises ConfigError naming the key for a wrong, missing or unknown setting.
+
+    trust: packages, besides this one, whose parts it may name; see `allowlist.check_targets`.
+    """
     if isinstance(node, DictConfig):
         node = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"{key}: nothing is chosen; give {key}=..., one of the files in conf/{key}")
-    check_targets(node, key)
+    check_targets(node, key, trust)
     try:
         return hydra.utils.instantiate(node, _convert_="all", **kwargs)
     except InstantiationException as error:

@@ -2,30 +2,71 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mrirecon.errors import ConfigError
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+
+def _conf() -> Path:
+    """Inside the package where it was installed from a wheel, beside it in a source tree."""
+    package = Path(__file__).resolve().parents[1]
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+CONF = _conf()
+_roots = [CONF]
+
+
+def add_config_dir(folder: Path) -> None:
+    """Counts the options of another folder, `--config-dir`, as well.  Raises ConfigError where there is none."""
+    if not folder.is_dir():
+        raise ConfigError(f"--config-dir {folder}: there is no such folder")
+    if folder not in _roots:
+        _roots.append(folder)
 
 
 def is_group(key: str) -> bool:
-    """Whether conf/ has a folder of options of that name."""
-    return key != "" and (CONF / key).is_dir()
+    """Whether conf/, or the folder of `--config-dir`, has a folder of options of that name."""
+    return key != "" and any((root / key).is_dir() for root in _roots)
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
+def group_names() -> list[str]:
+    """The groups of options."""
+    return sorted({path.name for root in _roots for path in root.iterdir() if path.is_dir() and _is_shown(path)})
+
+
+def _is_shown(folder: Path) -> bool:
+    return folder.name != "hydra" and not folder.name.startswith((".", "_"))
+
+
+def options_of(group: str) -> dict[str, Path]:
+    """The options of a group and their files, by name."""
+    return {path.stem: path for root in _roots for path in sorted((root / group).glob("*.yaml"))}
+
+
+def option_named(group: str, content: object) -> str | None:
+    """The option that says exactly this; None where none does.  plain data"""
+    files = options_of(group).items()
+    return next((name for name, path in files if OmegaConf.to_container(OmegaConf.load(path)) == content), None)
+
+
+def command_file(config_name: str) -> Path:
+    """The YAML of a command."""
+    return CONF / f"{config_name}.yaml"
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
     """The nearest names, in words; nothing where none is near."""
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, dict.fromkeys(names), n=3, cutoff=0.5)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def no_option(group: str, name: object) -> str:
     """What is wrong with the name of an option; nothing where there is such a one."""
-    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    options = sorted(options_of(group))
     if name in options:
         return ""
     return f"{group}={name}: there is no such option{nearest(str(name), options)}; choose one of {', '.join(options)}"
@@ -36,13 +77,13 @@ def spell_lists(typed: Sequence[str], config_name: str) -> list[str]:
 
     Raises ConfigError where it takes one, or where the one option is chosen or changed beside a list.
     """
-    keys = [str(key) for key in OmegaConf.load(CONF / f"{config_name}.yaml")]
+    keys = [str(key) for key in OmegaConf.load(command_file(config_name))]
     spelt = [_spell(argument, keys, config_name) for argument in typed]
     for argument in spelt:
         group = argument.partition("s=")[0]
         if f"{group}s" not in keys or not is_group(group) or argument == f"{group}s=null":
             continue
-        beside = [a for a in spelt if re.match(rf"\+*{group}[.=]", a) and a != f"{group}=checkpoint"]
+        beside = [a for a in spelt if re.match(rf"\+*{group}[.=]", a)]
         if beside:
             raise ConfigError(f"{beside[0]}: is about one option, but {group}=[...] chooses several: leave one out")
     return spelt
@@ -73,7 +114,7 @@ def _option(group: str, name: object) -> DictConfig:
     problem = no_option(group, name)
     if problem:
         raise ConfigError(problem)
-    node = OmegaConf.load(CONF / group / f"{name}.yaml")
+    node = OmegaConf.load(options_of(group)[str(name)])
     assert isinstance(node, DictConfig)
     missing = OmegaConf.missing_keys(node)
     if missing:

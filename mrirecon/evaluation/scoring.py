@@ -1,8 +1,6 @@
 """Scores of a model on a split, per volume, under masks and conditions, with the conventions they were made by."""
 
 import logging
-import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -17,6 +15,7 @@ from mrirecon.metrics.scores import ALL_SCORES
 from mrirecon.metrics.volume import mean_score
 from mrirecon.models.image_domain import ZeroFilled
 from mrirecon.sampling.acquired import effective_acceleration
+from mrirecon.system.invocation import command_line
 from mrirecon.training.callbacks.record import Record
 from mrirecon.training.module import ReconModule
 
@@ -84,7 +83,7 @@ def origin_of(trainer: pl.Trainer, module: ReconModule, ckpt: str | None) -> Ori
     # A model is named by what the config calls, as many share a class; beside a run's own there is zero-filled only.
     target = "" if isinstance(module.model, ZeroFilled) else str((config.get("model") or {}).get("_target_", ""))
     name = model_name(target.rpartition(".")[2] or type(module.model).__name__)
-    return Origin(ckpt, name, config, shlex.join(["python", *sys.orig_argv[1:]]))
+    return Origin(ckpt, name, config, command_line())
 
 
 def baseline_origin(origin: Origin) -> Origin:

@@ -9,7 +9,7 @@ from torch import nn
 
 from mrirecon.config.renamed import renamed
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.inference.export import is_exported
+from mrirecon.inference.export import is_exported, weights_file
 from mrirecon.inference.export import read as read_exported
 
 
@@ -53,6 +53,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def _current(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Of before parts moved: its config names them as they are called now."""
     return {**checkpoint, "config": renamed(checkpoint["config"])}
+
+
+def file_of(ckpt: str) -> Path:
+    """The file that stands for a checkpoint, whose hash identifies it: of an exported folder, its weights."""
+    return weights_file(Path(ckpt)) if is_exported(Path(ckpt)) else Path(ckpt)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:

@@ -1,7 +1,5 @@
 """Writes down how a run was made: in TensorBoard, and in every checkpoint as plain data."""
 
-import shlex
-import sys
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,6 +10,7 @@ from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.provenance import conventions, data_digest, versions
 from mrirecon.data.sources import MaskedSlices
 from mrirecon.metrics.scores import SCORES
+from mrirecon.system.invocation import command_line
 from mrirecon.training.callbacks.dashboard import bullets, end_session, start_session, writer_of
 
 # In the HParams tab: these keys, and these groups whole.
@@ -76,7 +75,7 @@ def _run_in_words(trainer: pl.Trainer, config: dict[str, Any]) -> dict[str, str]
     """How to make the run again: what was typed, on which data, with which versions."""
     data: ReconDataModule = trainer.datamodule  # type: ignore[attr-defined]
     return {
-        "command": f"`{shlex.join(['python', *sys.orig_argv[1:]])}`",
+        "command": f"`{command_line()}`",
         "folder": f"`{config['run_dir']}`",
         "data": f"`{data.where}`",
         **{f"data, {split}": _fingerprint(dataset) for split, dataset in data.sets.items()},
