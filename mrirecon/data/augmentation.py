@@ -15,7 +15,7 @@ from mrirecon.errors import ConfigError
 from mrirecon.physics.coils import rss
 from mrirecon.physics.crop import center_crop
 from mrirecon.physics.fft import fft1c, fft2c, ifft1c, ifft2c
-from mrirecon.physics.sample import HybridSlice, Slice
+from mrirecon.physics.sample import HybridSlice, Slice, image_size_of
 
 IDENTITY = np.eye(2, 3, dtype=np.float32)
 
@@ -36,7 +36,7 @@ class Augmentation:
         self.flip_prob, self.max_angle, self.max_shift = flip_prob, max_angle, max_shift
 
     def draw(self, seed: tuple[int, ...]) -> np.ndarray:
-        """A movement: [A | s] takes a pixel of the moved image, as its distance from the middle, to A (p - s) there.
+        """An affine [A | s]: it takes a pixel of the moved image, as its distance from the middle, to A (p - s) there.
 
         -> float32 (2 3)
         """
@@ -48,20 +48,20 @@ class Augmentation:
         return np.column_stack([turn * flips, shift]).astype(np.float32)
 
 
-def moved(batch: Slice) -> Slice:
-    """The batch with its images moved as `batch.movement` says: k-space, and the target that goes with it."""
-    size = (batch.target.shape[-2], batch.target.shape[-1])
+def apply_affine(batch: Slice) -> Slice:
+    """The batch with its images moved by `batch.affine`: k-space, and the target that goes with it."""
+    size = image_size_of(batch)
     middle = batch.kspace.shape[-2] // 2, batch.kspace.shape[-1] // 2
     is_hybrid = isinstance(batch, HybridSlice)
     still = ifft1c(batch.kspace, dim=-1) if is_hybrid else ifft2c(batch.kspace)
     parts = torch.view_as_real(still).permute(0, 1, 4, 2, 3).flatten(1, 2)
-    parts = move(parts, batch.movement, middle).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2)
+    parts = move(parts, batch.affine, middle).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2)
     images = torch.view_as_complex(parts.contiguous())
     before, after = (rss(center_crop(one, size)) for one in (still, images))
     return batch._replace(
         kspace=fft1c(images, dim=-1) if is_hybrid else fft2c(images),
         # Made again from the coils, as what lies beyond the crop moves in; in the unit that the target has.
-        target=after * _ratio(batch.target, before),
+        target=None if batch.target is None else after * _ratio(batch.target, before),
     )
 
 
@@ -71,7 +71,7 @@ def _ratio(target: Tensor, image: Tensor) -> Tensor:
     return torch.where(norm > 0, target.flatten(1).norm(dim=1) / norm, 0.0)[:, None, None]
 
 
-def move(images: Tensor, movement: Tensor, middle: tuple[int, int]) -> Tensor:
+def move(images: Tensor, affine: Tensor, middle: tuple[int, int]) -> Tensor:
     """Images moved around a pixel, by cubic interpolation, zero from outside.  (b c h w), (b 2 3) -> (b c h w)"""
     h, w = images.shape[-2:]
     grid = torch.meshgrid(
@@ -79,8 +79,8 @@ def move(images: Tensor, movement: Tensor, middle: tuple[int, int]) -> Tensor:
         torch.arange(w, device=images.device) - float(middle[1]),
         indexing="ij",
     )
-    points = torch.stack(grid, dim=-1) - movement[:, None, None, :, 2]
-    source = torch.einsum("bij,bhwj->bhwi", movement[:, :, :2], points) + points.new_tensor(middle)
+    points = torch.stack(grid, dim=-1) - affine[:, None, None, :, 2]
+    source = torch.einsum("bij,bhwj->bhwi", affine[:, :, :2], points) + points.new_tensor(middle)
     # grid_sample wants (x, y), from -1 at the first pixel's centre to 1 at the last one's.
     source = (2 * source / source.new_tensor([h - 1, w - 1]) - 1).flip(-1)
     return F.grid_sample(images, source, mode="bicubic", padding_mode="zeros", align_corners=True)

@@ -1,15 +1,14 @@
 """Which slices make a batch, one k-space shape each, shuffled anew every epoch and dealt to ranks; collating them."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Hashable, Iterator, Sequence
 
 import numpy as np
-from torch.utils.data import Sampler, default_collate
+from torch.utils.data import Sampler
 
-from mrirecon.data.augmentation import moved
+from mrirecon.data.augmentation import apply_affine
 from mrirecon.data.sources import Draw
-from mrirecon.physics.sample import Sample, Slice, undersample
+from mrirecon.physics.sample import Sample, Slice, batch_of_one, collate, undersample
 
 
 class ShapeBatches(Sampler[list[Draw]]):
@@ -64,15 +63,10 @@ class ShapeBatches(Sampler[list[Draw]]):
         return batches if rng is None else [batches[i] for i in rng.permutation(len(batches))]
 
 
-def collate_samples(slices: Sequence[Slice], needs_kspace: bool, is_moved: bool) -> Sample:
-    """The batch that a model gets, of slices of one shape; is_moved: as their augmentation says.
+def collate_samples(slices: Sequence[Slice], needs: Collection[str], is_moved: bool) -> Sample:
+    """The batch that a model gets, of slices of one shape; is_moved: by the affine of their augmentation.
 
     One by one: a batch of k-space would be put together in memory that is shared with the main process, for nothing.
     """
-    alone = [type(read)(*(value[None] for value in read)) for read in slices]
-    samples = [undersample(moved(one) if is_moved else one, needs_kspace) for one in alone]
-    fields: list[Any] = [
-        None if parts[0] is None else default_collate([part[0] for part in parts])
-        for parts in zip(*samples, strict=True)
-    ]
-    return Sample(*fields)
+    alone = map(batch_of_one, slices)
+    return collate([undersample(apply_affine(one) if is_moved else one, needs).row_alone() for one in alone])

@@ -29,6 +29,7 @@ class _Group(NamedTuple):
 
     kspace: Tensor  # complex64 (slice coil h|y w)
     target: Tensor  # float32 (slice y x)
+    size: Tensor  # int64 (slice 2)
     data_range: Tensor  # float32 (slice)
     slice_num: Tensor  # int64 (slice)
 
@@ -70,19 +71,21 @@ class Resident:
         if self.slice_type is HybridSlice and not isinstance(read, HybridSlice):
             kspace = to_hybrid(kspace, shape[1])
         group.kspace[number] = kspace
-        for kept, value in zip(group[1:], (read.target, read.data_range, read.slice_num), strict=True):
+        assert read.target is not None
+        for kept, value in zip(group[1:], (read.target, read.size, read.data_range, read.slice_num), strict=True):
             kept[number] = value
 
-    def gather(self, items: Sequence[int], **drawn: Tensor) -> Slice:
+    def gather(self, items: Sequence[int], **drawn: Tensor | None) -> Slice:
         """A batch of slices of one shape on the device, with the fields that were drawn for it."""
         group = self.groups[self.place[items[0]][0]]
         rows = self._sent(torch.tensor([self.place[item][1] for item in items]))
         return self.slice_type(
             kspace=group.kspace[rows],
             target=group.target[rows],
+            size=group.size[rows],
             data_range=group.data_range[rows],
             slice_num=group.slice_num[rows],
-            **{name: self._sent(values) for name, values in drawn.items()},
+            **{name: None if values is None else self._sent(values) for name, values in drawn.items()},
         )
 
     def _sent(self, values: Tensor) -> Tensor:
@@ -121,14 +124,10 @@ class ResidentLoader:
 
     def _batch(self, draws: Sequence[Draw]) -> Slice:
         cases = [(*self.dataset.split(draw.item), draw.epoch) for draw in draws]
-        masks = [self.dataset.mask(*case) for case in cases]
-        return self.resident.gather(
-            [item for _, item, _ in cases],
-            mask=torch.from_numpy(np.stack([mask for mask, _ in masks]))[:, None],
-            acs_mask=torch.from_numpy(np.stack([acs_mask for _, acs_mask in masks]))[:, None],
-            volume=torch.tensor([self.dataset.number(name, self.dataset.source.where(i)[1]) for name, i, _ in cases]),
-            movement=torch.from_numpy(np.stack([self.dataset.movement(item, epoch) for _, item, epoch in cases])),
-        )
+        drawn = [self.dataset.drawn(*case) for case in cases]
+        stacked = {key: None if drawn[0][key] is None else torch.stack([one[key] for one in drawn]) for key in drawn[0]}
+        volumes = [self.dataset.number(name, self.dataset.source.where(item)[1]) for name, item, _ in cases]
+        return self.resident.gather([item for _, item, _ in cases], volume=torch.tensor(volumes), **stacked)
 
 
 def _kept_shape(source: Source, item: int, hybrid: bool) -> tuple[int, ...]:
@@ -145,6 +144,7 @@ def _empty(shape: tuple[int, ...], num_slices: int, device: torch.device) -> _Gr
     return _Group(
         torch.empty(num_slices, *shape[:3], dtype=torch.complex64, device=device),
         torch.empty(num_slices, *shape[3:], device=device),
+        torch.empty(num_slices, 2, dtype=torch.int64, device=device),
         torch.empty(num_slices, device=device),
         torch.empty(num_slices, dtype=torch.int64, device=device),
     )

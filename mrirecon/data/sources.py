@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from mrirecon.data.augmentation import IDENTITY, Augmentation
@@ -15,8 +16,9 @@ from mrirecon.io.raw import fastmri
 from mrirecon.io.scan import ScanInfo
 from mrirecon.physics.crop import center_crop
 from mrirecon.physics.sample import Slice
-from mrirecon.sampling.acquired import acquired_mask, image_size, joined_mask
-from mrirecon.sampling.masks import Masking, is_2d, volume_seed
+from mrirecon.sampling.acquired import Sampling, acquired, drawn, image_size
+from mrirecon.sampling.masks import Masking, contiguous_center, is_2d, volume_seed
+from mrirecon.sampling.splitting import Splitting
 
 
 class Reader(Protocol):
@@ -67,7 +69,7 @@ class Source:
     """The slices of some volumes; the mask of each is what was acquired.
 
     data_ranges: per volume, the maximum of its target volume. slices: the numbers, in the order of all slices, of those
-    that take part; None is all.
+    that take part; None is all. needs_target: refuse a volume without a target.
     """
 
     def __init__(
@@ -76,10 +78,12 @@ class Source:
         data_ranges: Sequence[float],
         slices: Sequence[int] | None = None,
         reader: Reader | None = None,
+        needs_target: bool = True,
     ) -> None:
         self.volumes = list(volumes)
         self.data_ranges = list(data_ranges)
         self.reader: Reader = reader or FastmriReader()
+        self.needs_target = needs_target
         self.condition: Condition | None = None
         counts = [info.num_slices for info in self.volumes]
         self._volume = np.repeat(np.arange(len(counts)), counts)
@@ -124,20 +128,22 @@ class Source:
     def __getitem__(self, index: int) -> Slice:
         info, volume, slice_num = self.where(index)
         kspace, target = self.reader.read(info, slice_num)
-        if target is None:
+        if target is None and self.needs_target:
             raise InputError(f"{info.path}: has no target to train against or to score with")
         if self.condition is not None:
             kspace = self.condition(kspace, info, slice_num, self.data_ranges[volume])
-        mask, acs_mask = acquired_mask(info)
+        sampling, size = acquired(info), image_size(info)
         return self.reader.slice_type(
             kspace=torch.from_numpy(kspace),
-            mask=torch.from_numpy(mask)[None],
-            acs_mask=torch.from_numpy(acs_mask)[None],
-            target=center_crop(torch.from_numpy(target), image_size(info)),
+            mask=torch.from_numpy(sampling.mask)[None],
+            acs_mask=torch.from_numpy(sampling.acs_mask)[None],
+            loss_mask=None,
+            target=None if target is None else center_crop(torch.from_numpy(target), size),
+            size=torch.tensor(size),
             data_range=torch.tensor(self.data_ranges[volume], dtype=torch.float32),
             volume=torch.tensor(volume),
             slice_num=torch.tensor(slice_num),
-            movement=torch.from_numpy(IDENTITY),
+            affine=torch.from_numpy(IDENTITY),
         )
 
 
@@ -157,6 +163,7 @@ class MaskedSlices(Dataset[Slice]):
     a number draws a new one for every (seed, epoch, volume, slice), whatever the order, workers or ranks.
     fixed: the epoch does not count, so that a slice has one mask for the whole training.
     augmentation: moves the images of fully sampled scans, as drawn for every (seed, epoch, volume, slice), too.
+    splitting: holds a part of each mask back from the model, as drawn for every (seed, epoch, volume, slice), too.
     """
 
     def __init__(
@@ -166,13 +173,15 @@ class MaskedSlices(Dataset[Slice]):
         seed: int | None,
         fixed: bool = False,
         augmentation: Augmentation | None = None,
+        splitting: Splitting | None = None,
     ) -> None:
-        assert augmentation is None or seed is not None
+        assert (augmentation is None and splitting is None) or seed is not None
         self.source = source
         self.masks = dict(masks)
         self.seed = seed
         self.fixed = fixed
         self.augmentation = augmentation
+        self.splitting = splitting
 
     def under(self, condition: Condition | None) -> Self:
         """The same volumes and masks under a condition; None reads them as they are."""
@@ -186,14 +195,24 @@ class MaskedSlices(Dataset[Slice]):
     def __getitem__(self, draw: Draw) -> Slice:
         name, item = self.split(draw.item)
         read = self.source[item]
-        mask, acs_mask = self.mask(name, item, draw.epoch)
         number = self.number(name, int(read.volume))
-        return read._replace(
-            mask=torch.from_numpy(mask)[None],
-            acs_mask=torch.from_numpy(acs_mask)[None],
-            volume=torch.tensor(number),
-            movement=torch.from_numpy(self.movement(item, draw.epoch)),
-        )
+        return read._replace(volume=torch.tensor(number), **self.drawn(name, item, draw.epoch))
+
+    def drawn(self, name: str, item: int, epoch: int) -> dict[str, Tensor | None]:
+        """What is drawn for a slice of the source: `mask`, `acs_mask`, `loss_mask` and `affine` of a `Slice`."""
+        sampling = self.sampling(name, item, epoch)
+        mask, acs_mask, loss_mask = sampling.mask, sampling.acs_mask, None
+        if self.splitting is not None and self.seed is not None:
+            info, volume, slice_num = self.source.where(item)
+            seed = (self.seed, epoch, volume, slice_num)
+            mask, held_back = self.splitting.draw(mask, info.kspace_size[0], seed)
+            acs_mask, loss_mask = contiguous_center(mask), torch.from_numpy(held_back)[None]
+        return {
+            "mask": torch.from_numpy(mask)[None],
+            "acs_mask": torch.from_numpy(acs_mask)[None],
+            "loss_mask": loss_mask,
+            "affine": torch.from_numpy(self.affine(item, epoch)),
+        }
 
     def split(self, item: int) -> tuple[str, int]:
         """The mask's name and the slice of the source that an item is."""
@@ -209,28 +228,31 @@ class MaskedSlices(Dataset[Slice]):
         return volumes[number % len(volumes)], list(self.masks)[number // len(volumes)]
 
     def shape(self, item: int) -> tuple[int, ...]:
-        """What items of one batch share: the shape of the slice, and whether its mask is a pattern."""
+        """What items of one batch share: the shape of the slice, whether its mask is a pattern, whether it has a target."""
         name, index = self.split(item)
         info, _, _ = self.source.where(index)
-        return *self.source.shape(index), info.mask is None and is_2d(self.masks[name])
+        pattern = self.has_points or (info.mask is None and is_2d(self.masks[name]))
+        return *self.source.shape(index), pattern, info.target is not None
 
-    def mask(self, name: str, item: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The mask of a slice of the source, joined with what was acquired, and its centre.
+    @property
+    def has_points(self) -> bool:
+        """Whether masks of columns become patterns in both directions."""
+        return self.splitting is not None and self.splitting.unit == "points"
 
-        -> bool (1|h w), bool (1|h w)
-        """
+    def sampling(self, name: str, item: int, epoch: int) -> Sampling:
+        """The sampling of a slice of the source, before anything is held back."""
         info, volume, slice_num = self.source.where(item)
         if self.seed is None:
-            return self.volume_mask(info, name)
-        return joined_mask(info, self.masks[name], (self.seed, 0 if self.fixed else epoch, volume, slice_num))
+            return self.volume_sampling(info, name)
+        return drawn(info, self.masks[name], (self.seed, 0 if self.fixed else epoch, volume, slice_num))
 
-    def movement(self, item: int, epoch: int) -> np.ndarray:
+    def affine(self, item: int, epoch: int) -> np.ndarray:
         """How the image of a slice of the source is moved.  -> float32 (2 3)"""
         info, volume, slice_num = self.source.where(item)
         if self.augmentation is None or self.seed is None or info.mask is not None:
             return IDENTITY
         return self.augmentation.draw((self.seed, epoch, volume, slice_num))
 
-    def volume_mask(self, info: ScanInfo, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """The mask of a volume that is drawn from its name, and its centre.  -> bool (1|h w), bool (1|h w)"""
-        return joined_mask(info, self.masks[name], volume_seed(info.name))
+    def volume_sampling(self, info: ScanInfo, name: str) -> Sampling:
+        """The sampling of a volume whose mask is drawn from its name."""
+        return drawn(info, self.masks[name], volume_seed(info.name))

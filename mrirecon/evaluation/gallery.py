@@ -6,13 +6,12 @@ from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import default_collate
 
 from mrirecon.data.sources import Draw, MaskedSlices
 from mrirecon.errors import ConfigError
 from mrirecon.evaluation.scoring import Pass
+from mrirecon.physics.sample import collate
 from mrirecon.reports.pictures import panels, row, sheet, write_png
-from mrirecon.sampling.acquired import effective_acceleration
 from mrirecon.system.atomic import write_json
 from mrirecon.training.module import ReconModule
 
@@ -78,7 +77,7 @@ def _write(
     folder: Path, name: str, kind: str, trainer: pl.Trainer, module: ReconModule, one: Pass, scored: Scored
 ) -> dict[str, Any]:
     info, mask = one.dataset.volume(scored.volume)
-    acceleration = effective_acceleration(info, one.dataset.volume_mask(info, mask)[0])
+    acceleration = one.dataset.volume_sampling(info, mask).acceleration
     entry = {
         "file": name,
         "kind": kind,
@@ -105,11 +104,11 @@ def _panels(trainer: pl.Trainer, module: ReconModule, one: Pass, scored: Scored)
     """Captioned images in one window, which is the target's.  (y x) each"""
     item = item_of(one.dataset, scored.volume, scored.slice_num)
     data = one.datamodule
-    read = data.transfer_batch_to_device(default_collate([one.dataset[Draw(item, 0)]]), module.device, 0)
+    read = data.transfer_batch_to_device(collate([one.dataset[Draw(item, 0)]]), module.device, 0)
     batch = data.on_after_batch_transfer(read, 0)
     with trainer.precision_plugin.forward_context():
-        pred = module(batch)[0]
-    zero_filled, reconstruction, target, error = panels(batch.zero_filled[0], pred, batch.target[0])
+        pred = module(batch).magnitude[0]
+    zero_filled, reconstruction, target, error = panels(batch.measurement.zero_filled[0], pred, batch.target[0])
     return [target, reconstruction, error, zero_filled]
 
 

@@ -14,7 +14,6 @@ from mrirecon.io.scan import ScanInfo
 from mrirecon.metrics.scores import ALL_SCORES
 from mrirecon.metrics.volume import mean_score
 from mrirecon.models.image_domain import ZeroFilled
-from mrirecon.sampling.acquired import effective_acceleration
 from mrirecon.system.invocation import command_line
 from mrirecon.training.callbacks.record import Record
 from mrirecon.training.module import ReconModule
@@ -132,7 +131,7 @@ def _rows(one: Pass, baseline: bool) -> Iterator[dict[str, Any]]:
 def _row(row: Mapping[str, Any], one: Pass, scores: Sequence[str]) -> dict[str, Any]:
     info, mask_name = one.dataset.volume(row["volume"])
     folder = one.dataset.source.folder(info)
-    mask, _ = one.dataset.volume_mask(info, mask_name)
+    sampling = one.dataset.volume_sampling(info, mask_name)
     return {
         "name": info.name,
         **({"folder": folder} if folder else {}),
@@ -141,9 +140,9 @@ def _row(row: Mapping[str, Any], one: Pass, scores: Sequence[str]) -> dict[str, 
         "mask": mask_name,
         "condition": one.condition,
         "num_slices": row["num_slices"],
-        "acceleration": round(effective_acceleration(info, mask), 4),
+        "acceleration": round(sampling.acceleration, 4),
         "nominal_acceleration": nominal_acceleration(one.dataset.masks[mask_name]) if info.mask is None else None,
-        "mask_sha256": mask_digest(mask),
+        "mask_sha256": mask_digest(sampling.mask),
         "data_range": row["data_range"],  # in the units of the file
         **{name: row[name] for name in scores},
         **({"undefined": row["undefined"]} if row["undefined"] else {}),

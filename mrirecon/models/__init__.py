@@ -1,1 +1,1 @@
-"""Reconstruction models: `model(masked_kspace, mask, acs_mask, size) -> image (b, y, x)`, in the units of the input."""
+"""Reconstruction models: `model(measurement) -> Prediction`, see `mrirecon.physics.sample`."""

@@ -1,28 +1,26 @@
 """Models that see only the zero-filled image: none at all, or any network from image to image."""
 
-from torch import Tensor, nn
+from torch import nn
 
+from mrirecon.models.base import ReconModel
 from mrirecon.models.unet import Unet
+from mrirecon.physics.sample import Measurement, Prediction
 
 
-class ZeroFilled(nn.Module):
+class ZeroFilled(ReconModel):
     """The baseline: the zero-filled image itself. It has no parameters, so it can be scored but not trained."""
 
-    min_size = 1
-    needs_kspace = False
-
-    def forward(self, masked_kspace: Tensor | None, mask: Tensor, acs_mask: Tensor, zero_filled: Tensor) -> Tensor:
-        return zero_filled
+    def forward(self, measurement: Measurement) -> Prediction:
+        """The image that it is given."""
+        return Prediction(measurement.zero_filled)
 
 
-class ImageDomain(nn.Module):
-    """A network applied to the normalised zero-filled image.  ..., (b y x) -> (b y x)
+class ImageDomain(ReconModel):
+    """A network applied to the normalised zero-filled image.  (b y x) -> (b y x)
 
     Each image is brought to mean 0 and standard deviation 1 and clamped to +-`clamp` standard deviations (None: not
     clamped), as in fastMRI's U-Net transform; the network's answer is brought back to the units of the input.
     """
-
-    needs_kspace = False
 
     def __init__(self, network: nn.Module, min_size: int = 1, clamp: float | None = 6.0) -> None:
         super().__init__()
@@ -30,13 +28,15 @@ class ImageDomain(nn.Module):
         self.min_size = min_size
         self.clamp = clamp
 
-    def forward(self, masked_kspace: Tensor | None, mask: Tensor, acs_mask: Tensor, zero_filled: Tensor) -> Tensor:
+    def forward(self, measurement: Measurement) -> Prediction:
+        """The network's image, in the unit of the zero-filled one."""
+        zero_filled = measurement.zero_filled
         mean = zero_filled.mean(dim=(-2, -1), keepdim=True)
         std = zero_filled.std(dim=(-2, -1), keepdim=True) + 1e-11  # fastMRI's; an all-zero slice stays finite
         x = (zero_filled - mean) / std
         if self.clamp is not None:
             x = x.clamp(-self.clamp, self.clamp)
-        return self.network(x.unsqueeze(1)).squeeze(1).to(zero_filled.dtype) * std + mean
+        return Prediction(self.network(x.unsqueeze(1)).squeeze(1).to(zero_filled.dtype) * std + mean)
 
 
 def unet(

@@ -8,26 +8,27 @@ reconstruction has standard deviation 1, as a `Sample` has: one value means the 
 
 import math
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mrirecon.errors import ConfigError
+from mrirecon.models.base import ReconModel
 from mrirecon.physics.crop import center_crop
-from mrirecon.physics.espirit import espirit
-from mrirecon.physics.sense import SenseOperator, crop_readout
+from mrirecon.physics.espirit import Espirit
+from mrirecon.physics.sample import Measurement, Prediction
+from mrirecon.physics.sense import SenseOperator
 from mrirecon.physics.solvers import conjugate_gradient, fista, soft_threshold, total_variation
 from mrirecon.physics.wavelet import Wavelet, check_wavelet, num_levels_of
 
 
-class Iterative(nn.Module):
-    """What the three share: estimates the sensitivities, solves, takes the magnitude and crops.
+class Iterative(ReconModel):
+    """What the three share: the sensitivities they ask for, and the solution cropped to the image wanted.
 
     reg_weight: lambda, the weight of the regularisation.
     calib_width, kernel_width: of ESPIRiT, in samples of k-space.
     """
 
-    min_size = 1
-    needs_kspace = True
+    needs = ("kspace", "sens_maps")
 
     def __init__(self, reg_weight: float, num_iterations: int, calib_width: int, kernel_width: int) -> None:
         super().__init__()
@@ -40,16 +41,17 @@ class Iterative(nn.Module):
                 raise ConfigError(f"model.{name}={value}: expected {least} or more")
         self.reg_weight = reg_weight
         self.num_iterations = num_iterations
-        self.calib_width = calib_width
-        self.kernel_width = kernel_width
+        self.sensitivities = Espirit(calib_width, kernel_width)
 
-    def forward(self, masked_kspace: Tensor, mask: Tensor, acs_mask: Tensor, zero_filled: Tensor) -> Tensor:
-        y, x = zero_filled.shape[-2:]
-        kspace = crop_readout(masked_kspace, mask, y)
-        sens_maps = espirit(kspace, acs_mask, self.calib_width, self.kernel_width)
-        weight = self.reg_weight * zero_filled.std(dim=(-2, -1), correction=0)
-        image = self.solve(SenseOperator(mask, sens_maps), kspace, weight[:, None, None])
-        return center_crop(image.abs(), (y, x))
+    def forward(self, measurement: Measurement) -> Prediction:
+        """The complex image, and the k-space that it means."""
+        kspace, sens_maps = measurement.kspace, measurement.sens_maps
+        assert kspace is not None
+        assert sens_maps is not None
+        operator = SenseOperator(measurement.mask, sens_maps, measurement.readout)
+        weight = self.reg_weight * measurement.zero_filled.std(dim=(-2, -1), correction=0)
+        image = self.solve(operator, kspace, weight[:, None, None])
+        return Prediction(center_crop(image, measurement.size), operator.expand(image))
 
     def solve(self, operator: SenseOperator, kspace: Tensor, weight: Tensor) -> Tensor:
         """The image for a weight in the units of the image.  (b coil h w), (b 1 1) -> complex (b h w)"""

@@ -1,16 +1,76 @@
 """Coil sensitivities from the fully sampled centre of k-space: ESPIRiT, Uecker et al., doi:10.1002/mrm.24751."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from mrirecon.errors import InputError
 from mrirecon.physics.coils import rss, sens_reduce
-from mrirecon.physics.fft import ifft2c
+from mrirecon.physics.fft import fft1c, ifft2c
+from mrirecon.physics.sample import Measurement
 
+_MOST_BYTES = 1 << 28  # of the matrices of all pixels, held at a time
 _FADED = 1e-30  # what a squared norm is kept above where there is no signal at all
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Espirit:
+    """How sensitivities are estimated: stated by a model that needs them, and called with its measurement.
+
+    calib_width: rows and columns of the centre of k-space that count. kernel_width: of the calibration kernel.
+    threshold: singular values of the calibration matrix below so much of the largest are noise. num_iterations: of the
+    power method that finds each pixel's eigenvector. See `espirit`.
+    """
+
+    calib_width: int = 24
+    kernel_width: int = 6
+    threshold: float = 0.02
+    num_iterations: int = 30
+
+    @torch.no_grad()
+    def __call__(self, measurement: Measurement) -> Tensor:
+        """The maps, in the form of the measurement's k-space.  -> complex64 (b coil h|y w)
+
+        Raises InputError where the centre of k-space was not sampled.
+        """
+        kspace, acs_mask = measurement.kspace, measurement.acs_mask
+        assert kspace is not None
+        maps = torch.empty_like(kspace)
+        for rows in _alike(acs_mask):
+            some = kspace[rows]
+            one_mask = acs_mask[rows[0], 0].expand(kspace.shape[-2], -1)
+            box = calibration_box(one_mask, self.calib_width)
+            if measurement.readout == "image":
+                calib = fft1c(some[..., box[1]], dim=-2)[..., box[0], :]
+            else:
+                calib = some[..., box[0], box[1]]
+            maps[rows] = self._maps(calib * one_mask[box], one_mask[box], box, (kspace.shape[-2], kspace.shape[-1]))
+        return maps
+
+    def _maps(self, calib: Tensor, sampled: Tensor, box: tuple[slice, slice], size: tuple[int, int]) -> Tensor:
+        """(b coil i j), bool (i j) -> (b coil h w), as many slices at a time as the memory of a cache-sized part takes."""
+        coils = calib.shape[1]
+        at_once = max(1, _MOST_BYTES // (8 * coils * coils * size[0] * size[1]))
+        return torch.cat([self._some_maps(part, sampled, box, size) for part in calib.split(at_once)])
+
+    def _some_maps(self, calib: Tensor, sampled: Tensor, box: tuple[slice, slice], size: tuple[int, int]) -> Tensor:
+        centre = calib.new_zeros(*calib.shape[:2], *size)
+        centre[..., box[0], box[1]] = calib
+        low_resolution = ifft2c(centre)
+        start = low_resolution / rss(low_resolution).square().clamp_min(_FADED).sqrt()[:, None]
+        kernel = [min(self.kernel_width, (n + 1) // 2) for n in sampled.shape]
+        projector = signal_projector(calib, sampled, (kernel[0], kernel[1]), self.threshold)
+        maps = _principal(image_operator(projector, size), start, self.num_iterations)
+        return maps * torch.sgn(sens_reduce(low_resolution, maps))[:, None]
+
+
+def _alike(acs_mask: Tensor) -> list[Tensor]:
+    """The rows of a batch that have one mask, together.  (b 1 1|h w) -> int64 each"""
+    _, groups = torch.unique(acs_mask.flatten(1), dim=0, return_inverse=True)
+    return [torch.nonzero(groups == number)[:, 0] for number in range(int(groups.max()) + 1)]
+
+
 def espirit(
     kspace: Tensor,
     acs_mask: Tensor,
@@ -26,33 +86,12 @@ def espirit(
 
     acs_mask: bool, what is fully sampled; of it the middle `calib_width` rows and columns count.
     kernel_width: of the calibration kernel; less in a direction where the centre has fewer than twice as many samples.
-    threshold: singular values of the calibration matrix below so much of the largest are noise.
-    num_iterations: of the power method that finds each pixel's eigenvector.
-
-    Raises InputError where the centre of k-space was not sampled.
+    The others: see `Espirit`. Raises InputError where the centre of k-space was not sampled.
     """
-    masks = acs_mask.expand(-1, -1, kspace.shape[-2], -1)
-    one = [
-        _maps(k, m[0], calib_width, kernel_width, threshold, num_iterations) for k, m in zip(kspace, masks, strict=True)
-    ]
-    return torch.stack(one)
-
-
-def _maps(
-    kspace: Tensor, acs_mask: Tensor, calib_width: int, kernel_width: int, threshold: float, num_iterations: int
-) -> Tensor:
-    """The maps of one slice.  (coil h w), (h w) -> (coil h w)"""
-    rows, columns = calibration_box(acs_mask, calib_width)
-    box = torch.zeros_like(acs_mask)
-    box[rows, columns] = acs_mask[rows, columns]
-    low_resolution = ifft2c(kspace * box)
-    start = low_resolution / rss(low_resolution).square().clamp_min(_FADED).sqrt()
-    calib, sampled = kspace[:, rows, columns], acs_mask[rows, columns]
-    kernel = tuple(min(kernel_width, (n + 1) // 2) for n in sampled.shape)
-    projector = signal_projector(calib, sampled, (kernel[0], kernel[1]), threshold)
-    operator = image_operator(projector, (kspace.shape[-2], kspace.shape[-1]))
-    maps = _principal(operator, start, num_iterations)
-    return maps * torch.sgn(sens_reduce(low_resolution, maps))
+    image = kspace.real[:, 0]  # no part of the estimate
+    size = (kspace.shape[-2], kspace.shape[-1])
+    measurement = Measurement(kspace, acs_mask, acs_mask, None, image, size, "kspace")
+    return Espirit(calib_width, kernel_width, threshold, num_iterations)(measurement)
 
 
 def calibration_box(acs_mask: Tensor, calib_width: int) -> tuple[slice, slice]:
@@ -79,34 +118,36 @@ def _run(sampled: Tensor, width: int) -> slice:
 
 
 def signal_projector(calib: Tensor, sampled: Tensor, kernel: tuple[int, int], threshold: float) -> Tensor:
-    """The projector onto what patches of k-space look like.  (coil i j), (i j) -> (coil m n coil m n)
+    """The projector onto what patches of k-space look like.  (*b coil i j), (i j) -> (*b coil m n coil m n)
 
     The signal space of the calibration matrix (section "Theory", k-space part), from the eigenvectors of its Gram
     matrix. Patches with an unsampled element do not count.
     """
-    coils = len(calib)
-    patches = calib.unfold(1, kernel[0], 1).unfold(2, kernel[1], 1).flatten(1, 2).movedim(0, 1).flatten(1)
+    coils = calib.shape[-3]
+    patches = calib.unfold(-2, kernel[0], 1).unfold(-2, kernel[1], 1).flatten(-4, -3).movedim(-3, -4).flatten(-3)
     whole = sampled.unfold(0, kernel[0], 1).unfold(1, kernel[1], 1).all((-2, -1)).flatten()
-    patches = patches[whole]
+    patches = patches[..., whole, :]
     values, vectors = torch.linalg.eigh(patches.mT @ patches.conj())
-    signal = vectors * (values > threshold**2 * values[-1])
-    return (signal @ vectors.mH).reshape(coils, *kernel, coils, *kernel)
+    signal = vectors * (values > threshold**2 * values[..., -1:])[..., None, :]
+    return (signal @ vectors.mH).reshape(*calib.shape[:-3], coils, *kernel, coils, *kernel)
 
 
 def image_operator(projector: Tensor, size: tuple[int, int]) -> Tensor:
-    """The projector, averaged over all places in k-space, at every pixel.  (coil m n coil m n) -> (h w coil coil)
+    """The projector, averaged over all places in k-space, at every pixel.  (*b coil m n coil m n) -> (*b h w coil coil)
 
     An average over shifts is a convolution in k-space, so it acts on each pixel's coil vector alone; sensitivities are
     its eigenvectors of eigenvalue 1 (Eq. 12).
     """
-    coils, m, n = projector.shape[:3]
-    kernel = projector.new_zeros(2 * m - 1, 2 * n - 1, coils, coils)
+    coils, m, n = projector.shape[-3:]
+    kernel = projector.new_zeros(*projector.shape[:-6], 2 * m - 1, 2 * n - 1, coils, coils)
     for i in range(m):
         for j in range(n):
-            kernel[m - 1 - i : 2 * m - 1 - i, n - 1 - j : 2 * n - 1 - j] += projector[..., i, j].movedim(0, 2)
+            part = projector[..., i, j].movedim(-4, -2)
+            kernel[..., m - 1 - i : 2 * m - 1 - i, n - 1 - j : 2 * n - 1 - j, :, :] += part
     # Few elements and many pixels: two matrix products cost less than coil^2 transforms, and give the order wanted.
-    along_w = _waves(n, size[1], kernel) @ kernel.flatten(2)
-    return (_waves(m, size[0], kernel) @ along_w.flatten(1)).reshape(*size, coils, coils) / (m * n)
+    along_w = _waves(n, size[1], kernel) @ kernel.flatten(-2)
+    values = _waves(m, size[0], kernel) @ along_w.flatten(-2)
+    return values.reshape(*projector.shape[:-6], *size, coils, coils) / (m * n)
 
 
 def _waves(extent: int, size: int, like: Tensor) -> Tensor:
@@ -118,9 +159,9 @@ def _waves(extent: int, size: int, like: Tensor) -> Tensor:
 
 
 def _principal(operator: Tensor, start: Tensor, num_iterations: int) -> Tensor:
-    """The first eigenvector of every pixel by the power method.  (h w coil coil), (coil h w) -> (coil h w)"""
-    vector = start.movedim(0, -1)[..., None].contiguous()
+    """The first eigenvector of every pixel by the power method.  (b h w coil coil), (b coil h w) -> (b coil h w)"""
+    vector = start.movedim(1, -1)[..., None].contiguous()
     for _ in range(num_iterations):
         vector = operator @ vector
         vector = vector / vector.abs().square().sum(-2, keepdim=True).clamp_min(_FADED).sqrt()
-    return vector[..., 0].movedim(-1, 0)
+    return vector[..., 0].movedim(-1, 1)

@@ -1,11 +1,14 @@
 """The acquisition as a linear operator, from one image to the masked k-space of several coils, and its adjoint."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from mrirecon.physics.coils import sens_expand, sens_reduce
 from mrirecon.physics.crop import center_crop
-from mrirecon.physics.fft import fft2c, ifft2c
+from mrirecon.physics.fft import fft1c, fft2c, ifft1c, ifft2c
 
 
 class SenseOperator:
@@ -13,24 +16,31 @@ class SenseOperator:
 
     Its norm is at most 1 where the squares of the sensitivities sum to at most 1 over the coils.
 
-    mask: bool (b 1 1 w) or (b 1 h w). sens_maps: complex (b coil h w).
+    mask: bool (b 1 1 w) or (b 1 h w). sens_maps: complex (b coil h w). readout: "kspace", or "image" where k-space is
+    in hybrid space, (b coil y w): the transform is then along w alone.
     """
 
-    def __init__(self, mask: Tensor, sens_maps: Tensor) -> None:
+    def __init__(self, mask: Tensor, sens_maps: Tensor, readout: str = "kspace") -> None:
         self.mask = mask
         self.sens_maps = sens_maps
+        self._to_kspace: Callable[[Tensor], Tensor] = fft2c if readout == "kspace" else partial(fft1c, dim=-1)
+        self._to_image: Callable[[Tensor], Tensor] = ifft2c if readout == "kspace" else partial(ifft1c, dim=-1)
         # The mask's kernel is a circular convolution: it commutes with the shifts that centre image and k-space, and
         # a mask of columns leaves the rows alone.
         self._axes = (-1,) if mask.shape[-2] == 1 else (-2, -1)
         self._weights = torch.fft.ifftshift(mask, dim=self._axes)[..., None].to(sens_maps.real.dtype)
 
+    def expand(self, image: Tensor) -> Tensor:
+        """K-space of an image, every sample of it.  (b h w) -> (b coil h w)"""
+        return self._to_kspace(sens_expand(image, self.sens_maps))
+
     def forward(self, image: Tensor) -> Tensor:
         """Masked k-space of an image.  (b h w) -> (b coil h w)"""
-        return fft2c(sens_expand(image, self.sens_maps)) * self.mask
+        return self.expand(image) * self.mask
 
     def adjoint(self, kspace: Tensor) -> Tensor:
         """The coil-combined zero-filled image.  (b coil h w) -> (b h w)"""
-        return sens_reduce(ifft2c(kspace * self.mask), self.sens_maps)
+        return sens_reduce(self._to_image(kspace * self.mask), self.sens_maps)
 
     def normal(self, image: Tensor) -> Tensor:
         """`adjoint(forward(image))`, with fewer and shorter transforms and without shifts.  (b h w) -> (b h w)"""

@@ -1,53 +1,90 @@
-"""Training losses, one contract: `loss(pred, target, data_range) -> scalar`.
+"""Training losses, one contract: `loss(prediction, sample) -> (b)`, a value for each slice; the mean over them trains.
 
-Images are (b y x); `data_range` (b) is the maximum of each slice's target volume.
+A loss states `needs`, the optional fields of a `Sample` that it compares with: "target", or "held_back".
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrirecon.errors import ConfigError
 from mrirecon.metrics.functional import require_pair, ssim_map
+from mrirecon.physics.sample import Prediction, Sample
 
 
-class L1Loss(nn.Module):
-    """Mean absolute difference; `data_range` is not used."""
+class TargetLoss(nn.Module):
+    """Compares the magnitude of the image with the target."""
 
-    def forward(self, pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
-        """Mean over all pixels of the batch.  (b y x), (b y x), (b) -> ()"""
+    needs: Collection[str] = ("target",)
+
+    def forward(self, prediction: Prediction, sample: Sample) -> Tensor:
+        """A value for each slice.  -> (b)"""
+        pred, target = prediction.magnitude, sample.target
+        if target is None:
+            raise ConfigError("loss: compares with a target, and this data has none: choose a loss in k-space")
         require_pair(pred, target)
-        return F.l1_loss(pred, target)
+        return self.compare(pred, target, sample.data_range)
+
+    def compare(self, pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
+        """(b y x), (b y x), (b) -> (b); `data_range` is the maximum of each slice's target volume."""
+        raise NotImplementedError
 
 
-class MSELoss(nn.Module):
-    """Mean squared difference; `data_range` is not used."""
+class L1Loss(TargetLoss):
+    """Mean absolute difference."""
 
-    def forward(self, pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
-        """Mean over all pixels of the batch.  (b y x), (b y x), (b) -> ()"""
-        require_pair(pred, target)
-        return F.mse_loss(pred, target)
+    def compare(self, pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
+        """(b y x), (b y x), (b) -> (b)"""
+        return _mean((pred - target).abs())
 
 
-class SSIMLoss(nn.Module):
+class MSELoss(TargetLoss):
+    """Mean squared difference."""
+
+    def compare(self, pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
+        """(b y x), (b y x), (b) -> (b)"""
+        return _mean((pred - target).square())
+
+
+class SSIMLoss(TargetLoss):
     """One minus the mean SSIM: `fastmri.SSIMLoss`.
 
     Where `data_range` is 0 (a volume without signal) SSIM is not defined; 1, the unit of the network's images, stands
     in: value and gradient stay finite, the loss is 0 for a black pred, and another pred is drawn towards black.
     """
 
-    def forward(self, pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
-        """One minus the mean over all windows of the batch.  (b y x), (b y x), (b) -> ()"""
-        require_pair(pred, target)
+    def compare(self, pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
+        """One minus the mean over all windows.  (b y x), (b y x), (b) -> (b)"""
         # In half precision the variance in a window is lost to rounding, so both images are taken to float32 at least.
         precision = torch.promote_types(torch.promote_types(pred.dtype, target.dtype), torch.float32)
         unit = torch.where(data_range > 0, data_range, 1.0).to(precision)
         # Divided by the range first: squared twice, an image in a scanner's units of 1e-8 underflows float32.
         scaled_pred, scaled_target = (image.to(precision) / unit[:, None, None] for image in (pred, target))
-        return 1 - ssim_map(scaled_pred, scaled_target, torch.ones_like(unit)).mean()
+        return 1 - _mean(ssim_map(scaled_pred, scaled_target, torch.ones_like(unit)))
+
+
+class HeldBackLoss(nn.Module):
+    """Normalised l1 and l2 of k-space where it was held back from the model: Yaman et al., doi:10.1002/mrm.28378, Eq. 9.
+
+    Needs no target: it trains on scans that were never fully sampled (`splitting=...`), a model that predicts k-space.
+    """
+
+    needs: Collection[str] = ("held_back",)
+
+    def forward(self, prediction: Prediction, sample: Sample) -> Tensor:
+        """||u - v||_2 / ||u||_2 + ||u - v||_1 / ||u||_1 over the held back samples u.  -> (b)"""
+        if prediction.kspace is None:
+            raise ConfigError("loss=held_back: needs a model that predicts k-space, and this one gives an image alone")
+        if sample.held_back is None or sample.loss_mask is None:
+            raise ConfigError("loss=held_back: needs samples that are held back: choose splitting=columns or points")
+        difference = (prediction.kspace - sample.held_back) * sample.loss_mask
+        errors, sizes = (torch.view_as_real(values).flatten(1) for values in (difference, sample.held_back))
+        magnitudes = [values.unflatten(1, (-1, 2)).square().sum(-1).clamp_min(_TINY).sqrt() for values in (errors, sizes)]
+        l1 = magnitudes[0].sum(1) / magnitudes[1].sum(1).clamp_min(_TINY)
+        l2 = errors.square().sum(1).clamp_min(_TINY).sqrt() / sizes.square().sum(1).clamp_min(_TINY).sqrt()
+        return l1 + l2
 
 
 class WeightedSum(nn.Module):
@@ -65,8 +102,17 @@ class WeightedSum(nn.Module):
                 raise ConfigError(f"loss.weights.{name} must be a finite number, 0 or more, but is {weight}")
         self.terms = nn.ModuleDict(dict(terms.items()))
         self.weights = {name: float(weights[name]) for name in self.terms}
+        self.needs = sorted({need for loss in terms.values() for need in loss.needs})
 
-    def forward(self, pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
-        """The weighted sum of the terms.  (b y x), (b y x), (b) -> ()"""
-        values = [self.weights[name] * loss(pred, target, data_range) for name, loss in self.terms.items()]
-        return torch.stack(values).sum()
+    def forward(self, prediction: Prediction, sample: Sample) -> Tensor:
+        """The weighted sum of the terms.  -> (b)"""
+        values = [self.weights[name] * loss(prediction, sample) for name, loss in self.terms.items()]
+        return torch.stack(values).sum(dim=0)
+
+
+_TINY = 1e-30
+
+
+def _mean(values: Tensor) -> Tensor:
+    """The mean of each image, by rows: no batch and no number of threads changes a bit.  (b y x) -> (b)"""
+    return values.sum(dim=-1).sum(dim=-1) / (values.shape[-2] * values.shape[-1])
