@@ -1,4 +1,4 @@
-"""What is refused of a stranger's HDF5 file before a value is read: data outside the file, claims it cannot hold."""
+"""Refuses HDF5 data sets before a value is read: values outside the file, shapes and texts it cannot hold."""
 
 import math
 import re

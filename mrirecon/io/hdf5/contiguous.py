@@ -1,4 +1,4 @@
-"""Arrays that lie in a file in one piece: where that is, is remembered, so that a slice is read without HDF5.
+"""Remembers where contiguous arrays lie in a file, so that a slice is read without opening HDF5.
 
 Opening an HDF5 file, finding an array in it and checking it again costs more than reading a slice of a knee. No file is
 kept open: a descriptor would be shared with forked workers, and HDF5's lock would keep others from writing the file.
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+
+from mrirecon.io.regular import open_without_waiting
 
 TICK = 2_000_000_000
 """Nanoseconds: file systems tell times in steps of up to two seconds, so a newer file can change without showing it."""
@@ -47,7 +49,7 @@ def read_slice(path: Path, arrays: Sequence[Array], i: int) -> list[np.ndarray] 
         return None
     seen, offsets = place
     try:
-        with open(path, "rb", buffering=0, opener=_open) as file:
+        with open(path, "rb", buffering=0, opener=open_without_waiting) as file:
             if _stamp(os.fstat(file.fileno())) == seen:
                 return [_read(file, array, offset, i) for array, offset in zip(arrays, offsets, strict=True)]
     except OSError:
@@ -71,8 +73,3 @@ def _read(file: BinaryIO, array: Array, offset: int, i: int) -> np.ndarray:
 def _stamp(stat: os.stat_result) -> Stamp:
     """What changes when a file is written or replaced."""
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-def _open(path: str, flags: int) -> int:
-    """A pipe under the name of a volume would else wait for a writer."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

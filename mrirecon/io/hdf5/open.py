@@ -1,4 +1,4 @@
-"""HDF5 files of strangers, read without being led out of them or exhausting the memory."""
+"""Reads untrusted HDF5: no links out of the file, bounded memory, and InputError for whatever is broken."""
 
 import math
 import os
@@ -8,8 +8,7 @@ from functools import cached_property
 from io import FileIO
 from itertools import islice
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import h5py
 import numpy as np
@@ -26,8 +25,10 @@ from mrirecon.io.hdf5.checks import (
     need_stored,
     refuse,
 )
+from mrirecon.io.regular import CURE, open_bytes
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_MIN_BLOCK = 512  # bytes before HDF5 that a program may use for itself: none, or this times a power of two
 _MAX_GAP = 1 << 26
 _MOST_NAMES = 100
 _NUMBERS = {"c": "complex numbers (complex64)", "f": "real numbers (float32)", "biuf": "zeros and ones (bool)"}
@@ -85,8 +86,9 @@ class UntrustedFile:
 @contextmanager
 def open_untrusted(path: Path) -> Iterator[UntrustedFile]:
     """The file, open for reading; whatever HDF5 finds broken, now or while it is read, becomes an InputError."""
-    with _open_bytes(path) as raw:
-        _need_signature(path, raw)
+    with open_bytes(path, "an HDF5 file") as raw:
+        if not has_signature(raw):
+            refuse_without_signature(path, is_empty=not os.fstat(raw.fileno()).st_size)
         stat = os.fstat(raw.fileno())
         try:
             with h5py.File(h5f.open(os.fsencode(path), h5f.ACC_RDONLY)) as h5file:
@@ -100,6 +102,23 @@ def open_untrusted(path: Path) -> Iterator[UntrustedFile]:
                 f"{path}: expected a whole HDF5 file, but HDF5 cannot read it ({error}). It is damaged or cut short: "
                 "copy or download it again"
             ) from error
+
+
+def has_signature(raw: FileIO) -> bool:
+    """Whether a file claims to be HDF5: at byte 0, or at 512, 1024, 2048 ... (specification II.A)."""
+    offset, num_bytes = 0, os.fstat(raw.fileno()).st_size
+    while offset < num_bytes:
+        raw.seek(offset)
+        if raw.read(len(_SIGNATURE)) == _SIGNATURE:
+            return True
+        offset = max(2 * offset, _MIN_BLOCK)
+    return False
+
+
+def refuse_without_signature(path: Path, is_empty: bool) -> NoReturn:
+    """Raises the InputError of a file that should be HDF5 and is not."""
+    came = "is empty" if is_empty else "has no HDF5 signature"
+    raise InputError(f"{path}: expected an HDF5 file, but it {came}. {CURE}")
 
 
 def array(h5file: UntrustedFile, name: str, kinds: str) -> Stored | None:
@@ -220,28 +239,3 @@ def _gaps(h5file: UntrustedFile) -> list[tuple[int, int]]:
     starts = [0, *(stop for _, stop in filled)]
     stops = [*(start for start, _ in filled), h5file.stat.st_size]
     return [(start, stop) for start, stop in zip(starts, stops, strict=True) if start < stop]
-
-
-def _open_bytes(path: Path) -> FileIO:
-    """The bytes of a path; says what is wrong where it is no HDF5 file, which HDF5 itself would say less clearly."""
-    expected, cure = "expected an HDF5 file", "Correct the path, copy the file again, or move it elsewhere"
-    try:
-        mode = path.stat().st_mode
-        if not S_ISREG(mode):
-            came = "a folder" if S_ISDIR(mode) else "no file"
-            raise InputError(f"{path}: {expected}, but this is {came}. {cure}")
-        return FileIO(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{path}: {expected}, but nothing is there. {cure}") from error
-    except OSError as error:
-        raise InputError(f"{path}: {expected}, but it cannot be opened ({error.strerror}). {cure}") from error
-
-
-def _need_signature(path: Path, raw: FileIO) -> None:
-    start = raw.read(len(_SIGNATURE))
-    # A file may have a block of its own before HDF5 begins.
-    if start != _SIGNATURE and not (start and h5py.is_hdf5(path)):
-        came = "has no HDF5 signature" if start else "is empty"
-        raise InputError(
-            f"{path}: expected an HDF5 file, but it {came}. Correct the path, copy the file again, or move it elsewhere"
-        )

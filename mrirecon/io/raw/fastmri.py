@@ -12,6 +12,7 @@ from mrirecon.io.hdf5 import contiguous
 from mrirecon.io.hdf5 import open as hdf5
 from mrirecon.io.hdf5.checks import Stored
 from mrirecon.io.hdf5.contiguous import Array
+from mrirecon.io.probe import Probe
 from mrirecon.io.raw.fastmri_header import LAYOUTS, describe
 from mrirecon.io.scan import Scan, ScanInfo
 
@@ -39,6 +40,12 @@ def list_volumes(folder: Path) -> tuple[list[Path], int]:
             f"({[entry.name for entry in entries[:10]]}). Correct the path, or put the volumes there"
         )
     return volumes, len(entries) - len(volumes)
+
+
+def recognise(probe: Probe) -> bool:
+    """Whether this is HDF5 with something called `kspace`, of whatever kind."""
+    h5file = probe.hdf5
+    return h5file is not None and h5file.id.links.exists(b"kspace")
 
 
 def inspect(path: Path, challenge: Challenge | None = None) -> ScanInfo:
