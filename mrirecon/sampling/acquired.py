@@ -13,7 +13,10 @@ def image_size(info: ScanInfo) -> tuple[int, int]:
 
 
 def acquired_mask(info: ScanInfo) -> tuple[np.ndarray, np.ndarray]:
-    """The columns a scan acquired and the unbroken run of them in the middle.  -> bool (1 w), bool (1 w)"""
+    """The points a scan acquired and the fully sampled region in their middle.  -> bool (1|h w), bool (1|h w)
+
+    Where the scan's own mask is (w,), or it has none, these are whole columns.
+    """
     left, right = info.acquired
     columns = np.arange(info.kspace_size[1])[None]
     mask = (columns >= left) & (columns < right)

@@ -107,13 +107,14 @@ class Volumes:
 
 def _data_range(info: ScanInfo, entry: Entry, measured: bool) -> float:
     """The maximum of the target volume: the measured one where it was asked for, or the file states none."""
-    if not measured and info.maximum is not None:
-        return info.maximum
+    stated = info.target.maximum if info.target else None
+    if not measured and stated is not None:
+        return stated
     assert entry.maximum is not None
-    if info.maximum is not None and abs(info.maximum - entry.maximum) > 1e-4 * abs(entry.maximum):
+    if stated is not None and abs(stated - entry.maximum) > 1e-4 * abs(entry.maximum):
         log.warning(
             "%s: its attribute max is %g, but its target's maximum is %g; the target's is used",
-            info.path, info.maximum, entry.maximum,
+            info.path, stated, entry.maximum,
         )  # fmt: skip
     return entry.maximum
 
