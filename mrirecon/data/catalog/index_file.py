@@ -22,17 +22,17 @@ _MAX_BYTES = 1 << 28
 
 
 class Entry(NamedTuple):
-    """One file as it was looked up: usable as far as is known, or not, and then why."""
+    """What the index knows of one file: its description, or why it cannot be used."""
 
     size: int  # bytes
     modified: int  # nanoseconds since 1970
     info: ScanInfo | None
-    verdict: str | None  # what is wrong with the file and what to do, without its path; None: nothing was found
+    verdict: str | None  # what is wrong with the file and what to do, without its path; None: nothing, so far
     checked: bool  # every value was looked at
     maximum: float | None  # of the target volume, where it was measured
 
     def answers(self, full: bool, exact: bool) -> bool:
-        """Whether nothing more need be read: see `Index.look_up`."""
+        """Whether the entry holds all that `Index.look_up` asks for."""
         if self.info is None:
             return True
         target = self.info.target
@@ -51,7 +51,7 @@ def places(root: Path) -> list[Path]:
 
 
 def need_writable(folder: Path) -> None:
-    """A folder that nobody may write is meant to stay as it is: root is not stopped by the system."""
+    """Raises PermissionError for a folder without any write permission, for root too, whom the system lets write."""
     if not folder.stat().st_mode & 0o222:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
@@ -71,7 +71,7 @@ def _record(entry: Entry) -> dict[str, Any]:
 
 
 def read(place: Path, root: Path) -> dict[str, Entry]:
-    """The entries that were kept there.
+    """The entries of an index file.
 
     Raises FileNotFoundError, OSError for what is not a file of ours, and ValueError or RecursionError for anything that
     this program would not have written.

@@ -1,4 +1,4 @@
-"""The volumes below some folders that can be used: found, looked up, and left out or refused where they are bad."""
+"""Finds the usable volumes below some folders; leaves out or refuses bad files."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -94,7 +94,7 @@ class Volumes:
         return good
 
     def _look_up(self, paths: Sequence[Path], what: str, full: bool, exact: bool) -> list[Entry]:
-        """What the indexes know of some files; each root has its own."""
+        """The index entries of some files; each root has its own index."""
         found: dict[Path, Entry] = {}
         for root in self.roots:
             if root not in self._indexes:

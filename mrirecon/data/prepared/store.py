@@ -48,7 +48,7 @@ class Volume(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What a store holds, by the name of the volume's own file: `singlecoil_train/file1.h5`."""
+    """The volumes of a store, by the name of the scan's own file: `singlecoil_train/file1.h5`."""
 
     precision: str
     source: str  # the folder it was made of
@@ -62,7 +62,7 @@ def volume_path(root: Path, name: str) -> Path:
 
 
 def slice_type(info: ScanInfo, precision: str) -> np.dtype:
-    """What the record of one slice holds."""
+    """The type of one slice's record."""
     (rows, cols), num_columns = image_size(info), info.kspace_size[1]
     shape = (info.num_coils, rows, num_columns)
     kspace: list[Any] = [("kspace", "<c8", shape)]
@@ -205,7 +205,7 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(root: Path) -> Manifest:
-    """What a store holds; its manifest is validated.
+    """The manifest of a store, validated.
 
     Raises ConfigError where there is no store, InputError where its manifest is damaged or of another version.
     """

@@ -39,14 +39,14 @@ _BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError
 
 
 class _Object(NamedTuple):
-    """What lies under a name at the top of a file, opened once; `plist` tells how a data set is stored."""
+    """An opened object at the top of a file; `plist` tells how a data set is stored."""
 
     id: h5d.DatasetID | h5g.GroupID
     plist: h5p.PropDCID | None  # None where this is no data set
 
 
 class UntrustedFile:
-    """An open HDF5 file. Read it with `array`, `text`, `attribute`, `keys` and `child`, which refuse what leads out."""
+    """An open HDF5 file. Read it with `array`, `text`, `attribute`, `keys` and `child`, which refuse links."""
 
     def __init__(self, path: Path, h5file: h5py.File, raw: FileIO, stat: os.stat_result) -> None:
         self.path = path
@@ -75,7 +75,7 @@ class UntrustedFile:
         return kind
 
     def open(self, name: bytes) -> _Object:
-        """What lies under a name that is no link."""
+        """The object under a name that is no link, opened once."""
         if name not in self._objects:
             opened = h5o.open(self.id, name)
             plist = opened.get_create_plist() if isinstance(opened, h5d.DatasetID) else None
@@ -171,12 +171,12 @@ def attribute(h5file: UntrustedFile, name: str) -> Any:
 
 
 def keys(h5file: UntrustedFile) -> list[str]:
-    """The names of what lies in the file: the first twenty, each cut at 60 characters."""
+    """The names at the top of the file: the first twenty, each cut at 60 characters."""
     return [name.decode(errors="replace")[:60] for name in islice(h5file.links, 20)]
 
 
 def child(h5file: UntrustedFile, name: str) -> h5d.DatasetID | h5g.GroupID | None:
-    """What lies in the file under that name, or None.  Raises InputError for soft and external links."""
+    """The object at the top of the file under a name, or None.  Raises InputError for soft and external links."""
     raw = name.encode()
     kind = h5file.link(raw)
     if kind is None:
@@ -226,14 +226,14 @@ def _text_length(h5file: UntrustedFile, dataset: Stored) -> int:
 
 
 def _need_sound_heaps(h5file: UntrustedFile) -> None:
-    """HDF5 does not tell where the heaps are, so what lies around the data sets is searched for their signature."""
+    """Searches the bytes around the data sets for heaps: HDF5 does not tell where they are."""
     for start, stop in _gaps(h5file):
         h5file.raw.seek(start)
         need_sound_heaps(h5file.path, h5file.raw.read(min(stop - start, _MAX_GAP)))
 
 
 def _gaps(h5file: UntrustedFile) -> list[tuple[int, int]]:
-    """What of the file no top-level data set fills, as (start, stop)."""
+    """The byte ranges (start, stop) of the file that no top-level data set fills."""
     objects = (h5file.open(name) for name, kind in h5file.links.items() if kind == h5l.TYPE_HARD)
     filled = sorted(extent for opened in objects if opened.plist for extent in extents(opened.id, opened.plist))
     starts = [0, *(stop for _, stop in filled)]
