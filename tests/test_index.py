@@ -263,6 +263,9 @@ def set_in(*keys: str) -> Callable[[Any, Any], Any]:
 
 
 FILE = ("files", "multicoil_train/0.h5")
+GEOMETRY: dict[str, Any] = {
+    "field_of_view": [240, 150.5], "slice_thickness": None, "affine": None, "slice_order": [1, 0],
+}  # fmt: skip
 DAMAGE: list[tuple[tuple[str, ...], Any]] = [
     (("version",), 0), (("version",), "1"), (("files",), []), (("files",), None),
     (("files", "../x.h5"), {}), (("files", "/etc/x.h5"), {}), (FILE, None), (FILE, {"size": 1}),
@@ -270,14 +273,26 @@ DAMAGE: list[tuple[tuple[str, ...], Any]] = [
     ((*FILE, "checked"), 1), ((*FILE, "maximum"), float("nan")), ((*FILE, "maximum"), "7"), ((*FILE, "verdict"), "bad"),
     ((*FILE, "info"), []), ((*FILE, "info"), None), ((*FILE, "info", "path"), "/etc/passwd"),
     ((*FILE, "info", "num_slices"), 0), ((*FILE, "info", "num_slices"), 10**12), ((*FILE, "info", "num_slices"), 2.0),
-    ((*FILE, "info", "num_coils"), -2), ((*FILE, "info", "is_multicoil"), False),
+    ((*FILE, "info", "num_coils"), -2), ((*FILE, "info", "num_coils"), 10**400), ((*FILE, "maximum"), 10**400),
+    ((*FILE, "info", "fastmri_challenge"), "singlecoil"), ((*FILE, "info", "fastmri_challenge"), None),
     ((*FILE, "info", "kspace_size"), [40]), ((*FILE, "info", "kspace_size"), [40, 6]),
-    ((*FILE, "info", "target"), "/other"), ((*FILE, "info", "target"), None),
-    ((*FILE, "info", "target_size"), [9, 9]), ((*FILE, "info", "recon_size"), None),
+    ((*FILE, "info", "target"), "/other"), ((*FILE, "info", "target"), {}),
+    ((*FILE, "info", "target", "size"), [9, 9]), ((*FILE, "info", "target", "more"), 1),
+    ((*FILE, "info", "recon_size"), None),
     ((*FILE, "info", "acquired"), [0, 37]), ((*FILE, "info", "acquired"), [5, 5]),
     ((*FILE, "info", "mask"), "01"), ((*FILE, "info", "mask"), "0" * 36), ((*FILE, "info", "mask"), [1] * 36),
+    ((*FILE, "info", "mask"), ["1" * 36] * 39), ((*FILE, "info", "mask"), ["1" * 36] * 39 + ["1"]),
+    ((*FILE, "info", "mask"), []),
     ((*FILE, "info", "num_low_frequency"), -1), ((*FILE, "info", "acquisition"), ""),
-    ((*FILE, "info", "maximum"), -1.0), ((*FILE, "info", "maximum"), float("inf")), ((*FILE, "info", "notes"), [3]),
+    ((*FILE, "info", "target", "maximum"), -1.0), ((*FILE, "info", "target", "maximum"), float("inf")),
+    ((*FILE, "info", "notes"), [3]),
+    ((*FILE, "info", "system"), None), ((*FILE, "info", "system", "vendor"), 3),
+    ((*FILE, "info", "system", "field_strength"), -1.5), ((*FILE, "info", "geometry"), []),
+    ((*FILE, "info", "geometry"), {}), *(((*FILE, "info", "geometry"), GEOMETRY | changed) for changed in (
+        {"field_of_view": [0, 9]}, {"field_of_view": [9]}, {"field_of_view": ["9", 9]}, {"slice_thickness": -1},
+        {"affine": [[1, 0, 0, 0]]}, {"affine": [[0] * 4] * 4}, {"affine": [[float("nan")] * 4] * 4},
+        {"slice_order": [0, 0]}, {"slice_order": [0, 1, 2]}, {"slice_order": [0.0, 1.0]}, {"more": 1},
+    )),
 ]  # fmt: skip
 
 

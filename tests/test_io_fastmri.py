@@ -12,6 +12,7 @@ from fastmri.data.mri_data import SliceDataset
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io import formats
 from mrirecon.io.raw import fastmri, fastmri_writer
+from mrirecon.io.scan import System, Target
 
 REAL = Path(__file__).parents[2] / "shared" / "realdata"
 REAL_SCANS = sorted([*REAL.glob("lowfield/*/*.h5"), *REAL.glob("multicoil/*.h5")])
@@ -59,10 +60,11 @@ def test_a_written_volume_is_read_back_exactly(tmp_path: Path, coils: int) -> No
 def test_inspect_tells_all_that_was_written(tmp_path: Path) -> None:
     info = fastmri.inspect(write(tmp_path / "a.h5", 4, extra_attrs={"num_low_frequency": 3}), "multicoil")
     assert (info.name, info.num_slices, info.num_coils, info.kspace_size) == ("a.h5", 3, 4, (24, 20))
-    assert (info.target, info.target_size, info.recon_size) == ("reconstruction_rss", (16, 15), (16, 15))
+    assert (info.target, info.recon_size) == (Target((16, 15), float(volume(coils=4)[1].max())), (16, 15))
+    assert (fastmri.target_name(info), info.fastmri_challenge) == ("reconstruction_rss", "multicoil")
     assert (info.acquired, info.mask, info.num_low_frequency) == ((0, 20), None, 3)
-    assert (info.is_multicoil, info.acquisition, info.notes) == (True, "AXT2", ())
-    assert info.maximum == volume(coils=4)[1].max()
+    assert (info.acquisition, info.patient, info.notes) == ("AXT2", "p1", ())
+    assert (info.geometry, info.system, info.simulated) == (None, System(), False)
 
 
 def test_a_test_file_has_its_mask_and_the_size_of_its_header(tmp_path: Path) -> None:
@@ -70,7 +72,7 @@ def test_a_test_file_has_its_mask_and_the_size_of_its_header(tmp_path: Path) -> 
     info = fastmri.inspect(write(tmp_path / "a.h5", targets={}, recon_size=(12, 11), mask=mask))
     assert info.mask is not None
     np.testing.assert_array_equal(info.mask, mask)
-    assert (info.target, info.target_size, info.recon_size, info.maximum) == (None, None, (12, 11), None)
+    assert (info.target, info.recon_size) == (None, (12, 11))
     assert info.notes == ()
     assert fastmri.read_slice(info, 1)[1] is None
     assert fastmri.read(info.path).target is None
@@ -105,6 +107,58 @@ def test_senseless_encoding_limits_are_noted(tmp_path: Path) -> None:
     assert "100:20" in " ".join(info.notes)
 
 
+def fov_header(encoded: str, recon: str, before: str = "") -> str:
+    return f"<h>{before}<encoding><encodedSpace>{encoded}</encodedSpace><reconSpace>{recon}</reconSpace></encoding></h>"
+
+
+def space(x: int, y: int, mm: str) -> str:
+    return f"<matrixSize><x>{x}</x><y>{y}</y><z>1</z></matrixSize><fieldOfView_mm>{mm}</fieldOfView_mm>"
+
+
+ENCODED, RECON = "<x>360</x><y> 2.0E2 </y><z>4.5</z>", "<x>160.5</x><y>180</y><z>4.5</z>"
+
+
+@pytest.mark.parametrize(
+    ("encoded", "recon", "field_of_view"),
+    [
+        # Images are cropped: 16 of 24 rows, 15 of 20 columns.
+        (space(24, 20, ENCODED), space(16, 15, RECON), (240, 150)),
+        (space(24, 20, ENCODED), "", (240, 150)),
+        (space(24, 22, ENCODED), space(16, 15, RECON), (160.5, 180)),
+        (space(24, 22, ENCODED), space(16, 16, RECON), None),
+        (space(24, 20, "<x>360</x>"), space(16, 15, RECON), (160.5, 180)),
+        *((space(24, 20, f"<x>{x}</x><y>200</y>"), "", None) for x in ("0", "-3", "nan", "inf", "1e999", "1e-300")),
+        *((space(24, 20, f"<x>{x}</x><y>200</y>"), "", None) for x in ("", "1_0", "0x1", "٣", "9" * 5000)),
+    ],
+)
+def test_the_field_of_view_is_that_of_the_cropped_image(
+    tmp_path: Path, encoded: str, recon: str, field_of_view: tuple[float, float] | None
+) -> None:
+    info = fastmri.inspect(write(tmp_path / "a.h5", header=fov_header(encoded, recon)))
+    if field_of_view is None:
+        assert info.geometry is None
+        return
+    assert info.geometry is not None
+    assert (info.geometry.field_of_view, info.geometry.slice_thickness) == (field_of_view, 4.5)
+    assert (info.geometry.affine, info.geometry.slice_order) == (None, None)
+
+
+def test_the_scanner_is_named_where_the_header_does(tmp_path: Path) -> None:
+    system = "<acquisitionSystemInformation>{}</acquisitionSystemInformation>"
+    vendor = system.format("<systemVendor> ACME </systemVendor><systemModel/><institutionName>secret</institutionName>")
+    hertz = (
+        "<experimentalConditions><H1resonanceFrequency_Hz>2340000</H1resonanceFrequency_Hz></experimentalConditions>"
+    )
+    tesla = system.format("<systemFieldStrength_T>1.5</systemFieldStrength_T>")
+    for before, expected in (
+        (vendor + hertz, System("ACME", None, 0.055)),
+        (tesla + hertz, System(None, None, 1.5)),
+        ("", System()),
+    ):
+        info = fastmri.inspect(write(tmp_path / "a.h5", header=fov_header("", "", before)))
+        assert info.system == expected
+
+
 def test_a_single_coil_file_with_both_targets_gives_its_own(tmp_path: Path) -> None:
     esc, rss = volume(1)[1], volume(2)[1]
     path = write(tmp_path / "a.h5", targets={"reconstruction_esc": esc, "reconstruction_rss": rss})
@@ -131,7 +185,7 @@ def test_a_missing_maximum_is_noted_and_can_be_computed(tmp_path: Path) -> None:
         del file.attrs["max"]
         del file.attrs["acquisition"]
     info = fastmri.inspect(path)
-    assert (info.maximum, info.acquisition) == (None, "unknown")
+    assert (info.target, info.acquisition) == (Target((16, 15), None), "unknown")
     assert ["acquisition" in info.notes[0], "max" in info.notes[1], len(info.notes)] == [True, True, 2]
     assert fastmri.target_maximum(info) == fastmri.check_values(info) == volume()[1].max()
 
@@ -218,7 +272,12 @@ def test_a_real_target_is_the_image_of_its_kspace(path: Path) -> None:
     # Single precision in the files, and sums over up to eight coils.
     np.testing.assert_allclose(rss, scan.target, rtol=0, atol=1e-5 * scan.target.max())
     assert scan.info.notes == ()
-    assert scan.info.maximum == pytest.approx(fastmri.check_values(scan.info))
+    assert scan.info.target is not None
+    assert scan.info.target.maximum == pytest.approx(fastmri.check_values(scan.info))
+    assert scan.info.geometry is not None
+    assert (scan.info.geometry.field_of_view, scan.info.geometry.slice_thickness) == ((250, 250), 5)
+    assert scan.info.geometry.affine is None
+    assert scan.info.system.field_strength == (0.055 if path.stem.startswith("lf") else 2.999)
 
 
 @needs_real

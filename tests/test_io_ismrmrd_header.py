@@ -4,7 +4,8 @@ import pytest
 from defusedxml import DTDForbidden, ElementTree
 
 from mrirecon.io.raw import ismrmrd_header
-from mrirecon.io.raw.ismrmrd_header import Encoding
+from mrirecon.io.raw.ismrmrd_header import Header, Space
+from mrirecon.io.scan import System
 
 STEPS = (
     "<kspace_encoding_step_1><minimum>0</minimum><maximum> 367 </maximum><center>184</center></kspace_encoding_step_1>"
@@ -18,7 +19,9 @@ def space(name: str, x: object, y: object) -> str:
 
 
 ENCODING = f"<encoding>{space('encodedSpace', 640, 368)}{space('reconSpace', 320, 322)}{LIMITS}</encoding>"
-KNOWN = Encoding((320, 322), 368, 184, 367)
+NOTHING = (None, None, None)
+WIDE = (9.0, None, None)
+KNOWN = Header(Space((640, 368, 1), WIDE), Space((320, 322, 1), WIDE), 184, 367, System())
 PARAMETERS = "<userParameters>" + "<p>\n<name>n</name><value>1</value></p>" * 900 + "</userParameters>"
 OTHER = f"<encoding>{space('encodedSpace', 1, 2)}{space('reconSpace', 3, 4)}</encoding>"
 
@@ -58,7 +61,9 @@ def test_what_is_no_whole_xml_or_has_no_encoding_tells_nothing(header: str) -> N
 @pytest.mark.parametrize("x", ["", "-3", "3.5", "nan", "9" * 5000, "<b/>3", "3<b/>4", "٣"])
 def test_what_is_no_count_is_none(x: str) -> None:
     header = f"<h><encoding>{space('reconSpace', x, 320)}{LIMITS}</encoding></h>"
-    assert ismrmrd_header.parse(header.encode()) == Encoding(None, None, 184, 367)
+    assert ismrmrd_header.parse(header.encode()) == Header(
+        Space(NOTHING, NOTHING), Space((None, 320, 1), WIDE), 184, 367, System()
+    )
 
 
 @pytest.mark.parametrize("declared", ["", "[<!ENTITY e 'x'>]", "SYSTEM 'file:///etc/hostname'"])

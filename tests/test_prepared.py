@@ -336,7 +336,7 @@ def test_a_resident_epoch_has_the_order_and_masks_of_its_number(folder: Path) ->
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from mrirecon.io.atomic import alone_in
+from mrirecon.system.atomic import alone_in
 with alone_in(Path(sys.argv[1])):
     child = os.fork() or time.sleep(60)  # as a process that looks files up
     print(child, flush=True)

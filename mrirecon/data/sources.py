@@ -231,7 +231,8 @@ class MaskedSlices(Dataset[Slice]):
         """What items of one batch share: the shape of the slice, whether its mask is a pattern, whether it has a target."""
         name, index = self.split(item)
         info, _, _ = self.source.where(index)
-        pattern = self.has_points or (info.mask is None and is_2d(self.masks[name]))
+        own = info.mask
+        pattern = self.has_points or (is_2d(self.masks[name]) if own is None else own.ndim == 2)
         return *self.source.shape(index), pattern, info.target is not None
 
     @property

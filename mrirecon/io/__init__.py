@@ -1,1 +1,1 @@
-"""Files of scans, in numpy: what any file becomes (scan), one file per format, and the table of formats."""
+"""Reads scan and image files into numpy: one file per format, the table of formats, and what every reader gives."""

@@ -1,80 +1,87 @@
-"""The table of scan formats: what a file is, is decided by its content, never by its name."""
+"""The table of scan formats. Content decides which one a file or folder is, never its name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from h5py import h5a, h5g
-
 from mrirecon.errors import InputError
 from mrirecon.io.hdf5 import open as hdf5
-from mrirecon.io.raw import fastmri
+from mrirecon.io.probe import Probe, probe
+from mrirecon.io.raw import fastmri, unsupported
+from mrirecon.io.raw.unsupported import Refusal
 from mrirecon.io.scan import Scan, ScanInfo
+
+_SHOWN = 12  # bytes of an unknown file
+_CURE = "Correct the path, or convert the scan to the fastMRI layout"
 
 
 class Format(NamedTuple):
-    """One row: how the format is recognised among HDF5 files, and what reads it."""
+    """One row: how the format is recognised, and what describes and reads it; both raise InputError."""
 
     name: str
-    recognise: Callable[[hdf5.UntrustedFile], bool]
+    recognise: Callable[[Probe], bool]
     inspect: Callable[[Path], ScanInfo]
     read: Callable[[Path], Scan]
+    extra: str | None  # pip install 'mrirecon-lightning[extra]' brings the packages that inspect and read import
 
 
 def inspect(path: Path) -> ScanInfo:
     """The description of a scan in any format that is known.  Raises InputError."""
-    return _format_of(path).inspect(path)
+    row = _format_of(path)
+    with _need_extra(path, row):
+        return row.inspect(path)
 
 
 def read(path: Path) -> Scan:
     """The whole scan in memory, whatever its format.  Raises InputError."""
-    return _format_of(path).read(path)
+    row = _format_of(path)
+    with _need_extra(path, row):
+        return row.read(path)
 
 
 def _format_of(path: Path) -> Format:
-    with hdf5.open_untrusted(path) as h5file:
-        known = next((row for row in FORMATS if row.recognise(h5file)), None)
-        found = hdf5.keys(h5file)
-    if known is None:
-        names = ", ".join(row.name for row in FORMATS)
+    with probe(path) as found:
+        known = next((row for row in FORMATS if row.recognise(found)), None)
+        return known or _refuse_unknown(found)
+
+
+@contextmanager
+def _need_extra(path: Path, row: Format) -> Iterator[None]:
+    """Within it, a package that is not installed is an InputError that names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if row.extra is None:
+            raise
         raise InputError(
-            f"{path}: HDF5 of an unknown kind; it has {found}. Expected a data set `kspace`, (slice, h, w) or "
-            f"(slice, coil, h, w), as in fastMRI's files (known kinds: {names}). Convert it to the fastMRI layout"
+            f"{path}: {row.name} needs the package {error.name}, which is not installed. Install it: "
+            f"pip install 'mrirecon-lightning[{row.extra}]'"
+        ) from error
+
+
+def _refuse_unknown(found: Probe) -> NoReturn:
+    """Says what the path looks like, and what is read."""
+    readable = ", ".join(row.name for row in FORMATS if not isinstance(row.read, Refusal))
+    if found.hdf5 is not None:
+        raise InputError(
+            f"{found.path}: HDF5 of an unknown kind; it has {hdf5.keys(found.hdf5)}. Expected a data set `kspace`, "
+            f"(slice, h, w) or (slice, coil, h, w), as in fastMRI's files (formats that are read: {readable}). Convert "
+            "it to the fastMRI layout"
         )
-    return known
+    if found.path.suffix.lower() in (".h5", ".hdf5") and not found.is_folder:
+        hdf5.refuse_without_signature(found.path, is_empty=not found.start)
+    came = f"it is no HDF5 file and begins with {found.start[:_SHOWN]!r}"
+    if found.is_folder:
+        came = "this is a folder, and of no known kind"
+    elif not found.start:
+        came = "it is empty"
+    raise InputError(f"{found.path}: expected a scan (formats that are read: {readable}), but {came}. {_CURE}")
 
 
-def _has_kspace(h5file: hdf5.UntrustedFile) -> bool:
-    return h5file.id.links.exists(b"kspace")
-
-
-def _is_ismrmrd(h5file: hdf5.UntrustedFile) -> bool:
-    group = hdf5.child(h5file, "dataset")
-    return isinstance(group, h5g.GroupID) and group.links.exists(b"xml")
-
-
-def _is_scan_archive(h5file: hdf5.UntrustedFile) -> bool:
-    return h5a.exists(h5file.id, b"H5ArchiveVersion") and h5file.id.links.exists(b"ArchiveMetaData")
-
-
-def _unsupported(reason: str) -> Callable[[Path], NoReturn]:
-    def refuse(path: Path) -> NoReturn:
-        raise InputError(f"{path}: {reason}")
-
-    return refuse
-
-
-_no_ismrmrd = _unsupported(
-    "ISMRMRD (it has `dataset/xml`) is not read yet; expected the fastMRI layout. Convert it: `kspace` as "
-    "(slice, coil, h, w)"
+FORMATS: tuple[Format, ...] = (
+    Format("fastMRI", fastmri.recognise, fastmri.inspect, fastmri.read, None),
+    Format("ISMRMRD", unsupported.is_ismrmrd, unsupported.ISMRMRD, unsupported.ISMRMRD, None),
+    Format("GE ScanArchive", unsupported.is_scan_archive, unsupported.SCAN_ARCHIVE, unsupported.SCAN_ARCHIVE, None),
 )
-_no_scan_archive = _unsupported(
-    "a GE ScanArchive; expected the fastMRI layout. Its k-space is packed in the vendor's own way, which only GE's "
-    "Orchestra software reads: export it from there"
-)
-
-FORMATS = (
-    Format("fastMRI", _has_kspace, fastmri.inspect, fastmri.read),
-    Format("ISMRMRD", _is_ismrmrd, _no_ismrmrd, _no_ismrmrd),
-    Format("GE ScanArchive", _is_scan_archive, _no_scan_archive, _no_scan_archive),
-)
+"""A new format is a file in `raw/` and a row here."""

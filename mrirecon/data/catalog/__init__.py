@@ -1,1 +1,1 @@
-"""Which files of a data folder can be used, and which take part."""
+"""Indexes data folders, checks their files, and selects volumes."""

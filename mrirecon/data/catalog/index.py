@@ -1,4 +1,4 @@
-"""What is known of the files of a data folder: looked up once, kept as JSON, looked up again where they changed."""
+"""The index of a data folder: reads each file once, keeps what it found as JSON, reads again what changed."""
 
 import logging
 import multiprocessing
@@ -17,7 +17,7 @@ from mrirecon.system.processes import in_processes, num_cpus
 
 log = logging.getLogger(__name__)
 
-# What one process does in about that many seconds is not worth starting others.
+# Other processes are started only for work that takes one process about this long.
 _MIN_SECONDS = 2.0
 
 Count = Callable[[int, int], None]
@@ -26,9 +26,9 @@ Count = Callable[[int, int], None]
 class Index:
     """The entries of one data folder.
 
-    It is kept as `index.json` in the folder, or in the user's cache where that cannot be written. Only what is read
-    from it and proves sound is used; an entry counts as long as the file has its size and modification time. A bad file
-    is looked up again every time, since its cure (another disk, a permission) need not show in either.
+    It is kept as `index.json` in the folder, or in the user's cache where the folder cannot be written, and validated
+    on reading. An entry counts as long as the file has its size and modification time. A bad file is looked up again
+    every time, since its cure (another disk, a permission) need not change either.
     """
 
     def __init__(self, root: Path, num_processes: int | None = None) -> None:
@@ -38,14 +38,14 @@ class Index:
         self.root = root
         self.num_processes = num_cpus() if num_processes is None else num_processes
         self.entries: dict[str, Entry] = {}
-        self._ours: set[str] = set()  # looked up by this very object
-        self.kept: Path | None = None  # where the entries lie, as far as that is known
+        self._ours: set[str] = set()  # names looked up by this object
+        self.kept: Path | None = None  # the file that holds the entries, once there is one
         self._places = [place for place in index_file.places(root) if self._load(place)]
 
     def look_up(
         self, paths: Sequence[Path], full: bool = False, exact: bool = False, progress: Count | None = None
     ) -> list[Entry]:
-        """The entries of some files below the folder, reading what is not known of them yet.
+        """The entries of some files below the folder; reads the files whose entries do not answer the question.
 
         full: look at every value. exact: measure the target's maximum, also where the file states one.
         progress: called with (done, total) for what has to be read.
@@ -69,7 +69,7 @@ class Index:
         return [self.entries[names[path]] for path in paths]
 
     def _name(self, path: Path) -> str:
-        """As `Path.relative_to`, which takes ten times as long: again, a look-up does little else."""
+        """The path below the folder. `Path.relative_to` takes ten times as long, most of a second look-up."""
         inside, folder = path.as_posix(), self.root.as_posix().rstrip("/") + "/"
         return inside.removeprefix(folder) if inside.startswith(folder) else path.relative_to(self.root).as_posix()
 
@@ -84,7 +84,7 @@ class Index:
         return entry if entry.verdict is None or name in self._ours else None
 
     def _read(self, jobs: Sequence["_Job"]) -> Iterator[tuple[Path, Entry]]:
-        """In this process, until what is left would take it long at the pace so far: a disk's speed is not known."""
+        """Reads in this process, and in several once the pace so far says that the rest takes long."""
         started = time.monotonic()
         for done, job in enumerate(jobs):
             left = len(jobs) - done
@@ -103,7 +103,7 @@ class Index:
         return in_processes(look, jobs, self.num_processes, multiprocessing.get_context(), killed)
 
     def _load(self, place: Path) -> bool:
-        """Takes what was kept there. Whether the index may be written there: what is not ours is left alone."""
+        """Adds the entries kept in a file.  -> whether the index may be written there: a foreign file is left alone"""
         try:
             entries = index_file.read(place, self.root)
         except FileNotFoundError:
@@ -134,7 +134,10 @@ class Index:
         log.info("%s: its index cannot be kept%s; the files are looked up again next time", self.root, reason)
 
     def _settled(self, place: Path, started: int) -> dict[str, Entry]:
-        """What to keep: with what another process wrote meanwhile, without what is gone or too new to tell changes."""
+        """The entries to keep: with those another process wrote meanwhile, without files that are gone or too new.
+
+        A file that is too new can change without its time showing it.
+        """
         others: dict[str, Entry] = {}
         with suppress(OSError, ValueError, RecursionError):
             others = index_file.read(place, self.root)

@@ -1,4 +1,4 @@
-"""What a whole data set is made of, and which of its files cannot be used."""
+"""Summarises a data set: sizes, coils and contrasts of each folder, and the files that cannot be used."""
 
 import sys
 from collections import Counter
@@ -83,7 +83,7 @@ def inspect_folder(index: Index, folder: Folder, full: bool, progress: Progress)
 
 
 def notes(reports: Sequence[Report]) -> list[str]:
-    """What had to be assumed, once per kind: how many volumes it is about, and the first of them."""
+    """One line per assumption that readers made: the number of volumes, the first of them, and the assumption."""
     about: dict[str, list[ScanInfo]] = {}
     for report in reports:
         for info in report.volumes:

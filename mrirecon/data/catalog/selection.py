@@ -1,4 +1,4 @@
-"""Which of the volumes and slices that are there take part."""
+"""Selects volumes and slices: by a list of files, contrast, width, or a random fraction."""
 
 from collections.abc import Sequence, Set
 from pathlib import Path, PurePath

@@ -1,4 +1,4 @@
-"""The volumes below some folders that can be used: found, looked up, and left out or refused where they are bad."""
+"""Finds the usable volumes below some folders; leaves out or refuses bad files."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -94,7 +94,7 @@ class Volumes:
         return good
 
     def _look_up(self, paths: Sequence[Path], what: str, full: bool, exact: bool) -> list[Entry]:
-        """What the indexes know of some files; each root has its own."""
+        """The index entries of some files; each root has its own index."""
         found: dict[Path, Entry] = {}
         for root in self.roots:
             if root not in self._indexes:
@@ -107,13 +107,14 @@ class Volumes:
 
 def _data_range(info: ScanInfo, entry: Entry, measured: bool) -> float:
     """The maximum of the target volume: the measured one where it was asked for, or the file states none."""
-    if not measured and info.maximum is not None:
-        return info.maximum
+    stated = info.target.maximum if info.target else None
+    if not measured and stated is not None:
+        return stated
     assert entry.maximum is not None
-    if info.maximum is not None and abs(info.maximum - entry.maximum) > 1e-4 * abs(entry.maximum):
+    if stated is not None and abs(stated - entry.maximum) > 1e-4 * abs(entry.maximum):
         log.warning(
             "%s: its attribute max is %g, but its target's maximum is %g; the target's is used",
-            info.path, info.maximum, entry.maximum,
+            info.path, stated, entry.maximum,
         )  # fmt: skip
     return entry.maximum
 

@@ -1,4 +1,4 @@
-"""Writing a prepared store: every usable volume of a data folder in hybrid space, in parallel, resumable."""
+"""Writes a prepared store: every usable volume of a data folder in hybrid space, in parallel, resumable."""
 
 import multiprocessing
 import shutil
@@ -47,7 +47,7 @@ _SECONDS_BETWEEN_MANIFESTS = 2.0
 
 
 class Report(NamedTuple):
-    """What was done."""
+    """What a preparation wrote, kept and left out."""
 
     manifest: Manifest
     num_written: int
@@ -99,7 +99,7 @@ class Preparation:
         return Report(manifest, len(jobs), len(found) - len(jobs), num_dropped, without_target, bad)
 
     def _look_up(self) -> tuple[list["_Job"], list[str], int]:
-        """What can be prepared, what cannot, and how many volumes have no target."""
+        """The volumes to prepare, a message per bad file, and the number of volumes without a target."""
         index, jobs, bad, without_target = Index(self.root, self.num_processes), [], [], 0
         for folder in self.folders:
             try:
@@ -147,7 +147,7 @@ class Preparation:
         return Manifest(self.precision, source, versions, known.volumes)
 
     def _drop(self, manifest: Manifest, names: Set[str]) -> int:
-        """Removes what is no longer among the usable volumes of the source; how many that were."""
+        """Removes volumes that are no longer usable ones of the source.  -> how many"""
         gone = [name for name in manifest.volumes if name not in names]
         for name in gone:
             del manifest.volumes[name]
@@ -176,7 +176,7 @@ class Preparation:
                     written = time.monotonic()
                 self.progress("Preparing", done, len(jobs))
         except BaseException:
-            with suppress(OSError):  # the disk that did not take a volume: that is what is told
+            with suppress(OSError):  # report the original write error
                 write_manifest(self.output, manifest)
             raise
         write_manifest(self.output, manifest)
@@ -204,7 +204,7 @@ class _Job(NamedTuple):
 
 
 def _is_kept(volume: Volume | None, job: _Job) -> bool:
-    """Whether a volume is there already, made of the file as it is now."""
+    """Whether a volume was already made of the file as it is now."""
     if volume is None or volume.source != job.source or not job.path.is_file():
         return False
     return job.path.stat().st_size == volume.size
@@ -215,7 +215,7 @@ def _use_one_thread() -> None:
 
 
 def prepare_volume(job: _Job) -> tuple[str, Volume]:
-    """Writes one volume; gives its name and its line of the manifest."""
+    """Writes one volume.  -> its name and its entry in the manifest"""
     dtype = slice_type(job.info, job.precision)
     errors: list[float] = []
     records = _records(job, dtype, errors)

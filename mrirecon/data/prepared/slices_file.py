@@ -1,7 +1,7 @@
-"""One record per slice in one `.npy` file: uncompressed, so that a slice is one read, and numpy can map it to memory.
+"""Writes and reads a volume as one `.npy` file with a record per slice, uncompressed: a slice is one read.
 
-Reading does not map it: pages of a mapped file count as memory of the process, and a file that was cut short would end
-it with a signal.
+Reading does not map the file: mapped pages count as memory of the process, and a file cut short would end the process
+with a signal.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""A prepared store: volumes in hybrid space, written once by `prepare`, and what is needed to train on it.
+"""A prepared store: volumes in hybrid space, written once by `prepare`, and read in training.
 
-One file per volume, and a manifest that tells what each was made of. Readout is an image, cropped to the target's rows:
+One file per volume, and a manifest that says what each was made of. Readout is an image, cropped to the target's rows:
 exact for masks of columns, since the transform along the readout commutes with them.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrirecon.data.catalog import index_file
+from mrirecon.data.catalog import index_file, scan_record
 from mrirecon.data.catalog.volumes import Progress
 from mrirecon.data.prepared import slices_file
 from mrirecon.errors import ConfigError, InputError
@@ -26,7 +26,7 @@ from mrirecon.system.atomic import write_whole
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same file means something else: older stores are then refused."""
 
 FILE_NAME = "prepared.json"
@@ -48,7 +48,7 @@ class Volume(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What a store holds, by the name of the volume's own file: `singlecoil_train/file1.h5`."""
+    """The volumes of a store, by the name of the scan's own file: `singlecoil_train/file1.h5`."""
 
     precision: str
     source: str  # the folder it was made of
@@ -62,7 +62,7 @@ def volume_path(root: Path, name: str) -> Path:
 
 
 def slice_type(info: ScanInfo, precision: str) -> np.dtype:
-    """What the record of one slice holds."""
+    """The type of one slice's record."""
     (rows, cols), num_columns = image_size(info), info.kspace_size[1]
     shape = (info.num_coils, rows, num_columns)
     kspace: list[Any] = [("kspace", "<c8", shape)]
@@ -205,7 +205,7 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(root: Path) -> Manifest:
-    """What a store holds. Nothing of it is believed unchecked.
+    """The manifest of a store, validated.
 
     Raises ConfigError where there is no store, InputError where its manifest is damaged or of another version.
     """
@@ -228,7 +228,7 @@ def read_manifest(root: Path) -> Manifest:
 
 
 def _record(volume: Volume) -> dict[str, Any]:
-    return {**volume._asdict(), "info": index_file.info_record(volume.info)}
+    return {**volume._asdict(), "info": scan_record.record(volume.info)}
 
 
 def _parse(root: Path, name: str, precision: str, record: Mapping[str, Any]) -> Volume:
@@ -238,7 +238,7 @@ def _parse(root: Path, name: str, precision: str, record: Mapping[str, Any]) -> 
         raise ValueError(f"{name}: sizes and times {numbers}")
     if not all(type(record[key]) in (int, float) and np.isfinite(record[key]) for key in ("data_range", "error")):
         raise ValueError(f"{name}: data_range {record['data_range']!r}, error {record['error']!r}")
-    info = index_file.parse_info(root / name, record["info"], record["size"])
+    info = scan_record.parse(root / name, record["info"], record["size"])
     content = info.num_slices * slice_type(info, precision).itemsize
     if not content < record["size"] < content + 4096:
         raise ValueError(f"{name}: {record['size']} bytes for {content} bytes of slices")

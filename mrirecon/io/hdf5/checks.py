@@ -1,4 +1,4 @@
-"""What is refused of a stranger's HDF5 file before a value is read: data outside the file, claims it cannot hold."""
+"""Refuses HDF5 data sets before a value is read: values outside the file, shapes and texts it cannot hold."""
 
 import math
 import re
@@ -15,9 +15,9 @@ from mrirecon.errors import InputError
 MAX_TEXT = 1 << 20
 """Bytes of a text in a data set or an attribute."""
 
-# Deflate cannot shrink bytes more than 1032 times: a larger ratio is a lie about the shape, or a bomb.
+# Deflate cannot shrink bytes more than 1032 times: a larger ratio is a forged shape or a bomb.
 _MAX_RATIO = 1100
-# HDF5 looks for any other filter among the machine's plug-in libraries, which a data file has no business choosing.
+# HDF5 loads any other filter from the machine's plug-in libraries, which a data file must not choose.
 _FILTERS = {
     h5z.FILTER_DEFLATE: "gzip",
     h5z.FILTER_SHUFFLE: "shuffle",
@@ -46,7 +46,7 @@ def refuse(path: Path, name: str, expected: str, came: str, cure: str) -> NoRetu
 
 
 def need_inside(path: Path, name: str, plist: h5p.PropDCID) -> None:
-    """Comes before the data set is asked for its shape: HDF5 opens the sources of a virtual one to tell it."""
+    """Refuses values outside the file. Comes before asking for the shape: HDF5 opens the sources of a virtual set."""
     inside, cure = "values in the file itself", "Write the file anew with the values in it"
     if plist.get_layout() == h5d.VIRTUAL:
         refuse(path, name, inside, "it is virtual: its values lie in other files", cure)

@@ -1,4 +1,4 @@
-"""HDF5 files of strangers, read without being led out of them or exhausting the memory."""
+"""Reads untrusted HDF5: no links out of the file, bounded memory, and InputError for whatever is broken."""
 
 import math
 import os
@@ -8,8 +8,7 @@ from functools import cached_property
 from io import FileIO
 from itertools import islice
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import h5py
 import numpy as np
@@ -26,8 +25,10 @@ from mrirecon.io.hdf5.checks import (
     need_stored,
     refuse,
 )
+from mrirecon.io.regular import CURE, open_bytes
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_MIN_BLOCK = 512  # bytes before HDF5 that a program may use for itself: none, or this times a power of two
 _MAX_GAP = 1 << 26
 _MOST_NAMES = 100
 _NUMBERS = {"c": "complex numbers (complex64)", "f": "real numbers (float32)", "biuf": "zeros and ones (bool)"}
@@ -38,14 +39,14 @@ _BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError
 
 
 class _Object(NamedTuple):
-    """What lies under a name at the top of a file, opened once; `plist` tells how a data set is stored."""
+    """An opened object at the top of a file; `plist` tells how a data set is stored."""
 
     id: h5d.DatasetID | h5g.GroupID
     plist: h5p.PropDCID | None  # None where this is no data set
 
 
 class UntrustedFile:
-    """An open HDF5 file. Read it with `array`, `text`, `attribute`, `keys` and `child`, which refuse what leads out."""
+    """An open HDF5 file. Read it with `array`, `text`, `attribute`, `keys` and `child`, which refuse links."""
 
     def __init__(self, path: Path, h5file: h5py.File, raw: FileIO, stat: os.stat_result) -> None:
         self.path = path
@@ -74,7 +75,7 @@ class UntrustedFile:
         return kind
 
     def open(self, name: bytes) -> _Object:
-        """What lies under a name that is no link."""
+        """The object under a name that is no link, opened once."""
         if name not in self._objects:
             opened = h5o.open(self.id, name)
             plist = opened.get_create_plist() if isinstance(opened, h5d.DatasetID) else None
@@ -85,8 +86,9 @@ class UntrustedFile:
 @contextmanager
 def open_untrusted(path: Path) -> Iterator[UntrustedFile]:
     """The file, open for reading; whatever HDF5 finds broken, now or while it is read, becomes an InputError."""
-    with _open_bytes(path) as raw:
-        _need_signature(path, raw)
+    with open_bytes(path, "an HDF5 file") as raw:
+        if not has_signature(raw):
+            refuse_without_signature(path, is_empty=not os.fstat(raw.fileno()).st_size)
         stat = os.fstat(raw.fileno())
         try:
             with h5py.File(h5f.open(os.fsencode(path), h5f.ACC_RDONLY)) as h5file:
@@ -100,6 +102,23 @@ def open_untrusted(path: Path) -> Iterator[UntrustedFile]:
                 f"{path}: expected a whole HDF5 file, but HDF5 cannot read it ({error}). It is damaged or cut short: "
                 "copy or download it again"
             ) from error
+
+
+def has_signature(raw: FileIO) -> bool:
+    """Whether a file claims to be HDF5: at byte 0, or at 512, 1024, 2048 ... (specification II.A)."""
+    offset, num_bytes = 0, os.fstat(raw.fileno()).st_size
+    while offset < num_bytes:
+        raw.seek(offset)
+        if raw.read(len(_SIGNATURE)) == _SIGNATURE:
+            return True
+        offset = max(2 * offset, _MIN_BLOCK)
+    return False
+
+
+def refuse_without_signature(path: Path, is_empty: bool) -> NoReturn:
+    """Raises the InputError of a file that should be HDF5 and is not."""
+    came = "is empty" if is_empty else "has no HDF5 signature"
+    raise InputError(f"{path}: expected an HDF5 file, but it {came}. {CURE}")
 
 
 def array(h5file: UntrustedFile, name: str, kinds: str) -> Stored | None:
@@ -152,12 +171,12 @@ def attribute(h5file: UntrustedFile, name: str) -> Any:
 
 
 def keys(h5file: UntrustedFile) -> list[str]:
-    """The names of what lies in the file: the first twenty, each cut at 60 characters."""
+    """The names at the top of the file: the first twenty, each cut at 60 characters."""
     return [name.decode(errors="replace")[:60] for name in islice(h5file.links, 20)]
 
 
 def child(h5file: UntrustedFile, name: str) -> h5d.DatasetID | h5g.GroupID | None:
-    """What lies in the file under that name, or None.  Raises InputError for soft and external links."""
+    """The object at the top of the file under a name, or None.  Raises InputError for soft and external links."""
     raw = name.encode()
     kind = h5file.link(raw)
     if kind is None:
@@ -207,41 +226,16 @@ def _text_length(h5file: UntrustedFile, dataset: Stored) -> int:
 
 
 def _need_sound_heaps(h5file: UntrustedFile) -> None:
-    """HDF5 does not tell where the heaps are, so what lies around the data sets is searched for their signature."""
+    """Searches the bytes around the data sets for heaps: HDF5 does not tell where they are."""
     for start, stop in _gaps(h5file):
         h5file.raw.seek(start)
         need_sound_heaps(h5file.path, h5file.raw.read(min(stop - start, _MAX_GAP)))
 
 
 def _gaps(h5file: UntrustedFile) -> list[tuple[int, int]]:
-    """What of the file no top-level data set fills, as (start, stop)."""
+    """The byte ranges (start, stop) of the file that no top-level data set fills."""
     objects = (h5file.open(name) for name, kind in h5file.links.items() if kind == h5l.TYPE_HARD)
     filled = sorted(extent for opened in objects if opened.plist for extent in extents(opened.id, opened.plist))
     starts = [0, *(stop for _, stop in filled)]
     stops = [*(start for start, _ in filled), h5file.stat.st_size]
     return [(start, stop) for start, stop in zip(starts, stops, strict=True) if start < stop]
-
-
-def _open_bytes(path: Path) -> FileIO:
-    """The bytes of a path; says what is wrong where it is no HDF5 file, which HDF5 itself would say less clearly."""
-    expected, cure = "expected an HDF5 file", "Correct the path, copy the file again, or move it elsewhere"
-    try:
-        mode = path.stat().st_mode
-        if not S_ISREG(mode):
-            came = "a folder" if S_ISDIR(mode) else "no file"
-            raise InputError(f"{path}: {expected}, but this is {came}. {cure}")
-        return FileIO(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{path}: {expected}, but nothing is there. {cure}") from error
-    except OSError as error:
-        raise InputError(f"{path}: {expected}, but it cannot be opened ({error.strerror}). {cure}") from error
-
-
-def _need_signature(path: Path, raw: FileIO) -> None:
-    start = raw.read(len(_SIGNATURE))
-    # A file may have a block of its own before HDF5 begins.
-    if start != _SIGNATURE and not (start and h5py.is_hdf5(path)):
-        came = "has no HDF5 signature" if start else "is empty"
-        raise InputError(
-            f"{path}: expected an HDF5 file, but it {came}. Correct the path, copy the file again, or move it elsewhere"
-        )

@@ -15,6 +15,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from mrirecon.io.geometry import flip_lps_ras
 from mrirecon.io.images.volume import ImageVolume, clear_errors, image_volume, need_memory, need_voxels, refuse
 
 # Deflate and RLE cannot shrink bytes more; JPEG 2000 can, and an image of nothing else is refused with them.
@@ -222,4 +223,4 @@ def _affine(
     affine[:3, 1] = first.along_column * first.spacing[0]
     affine[:3, 2] = normal * step
     affine[:3, 3] = first.position
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    return flip_lps_ras(affine)

@@ -1,1 +1,1 @@
-"""K-space formats, a file each."""
+"""Readers and writers of k-space formats, one file each."""

@@ -1,7 +1,6 @@
-"""The fastMRI HDF5 format: finding, describing and reading volumes, without trusting them."""
+"""Reads volumes in the fastMRI layout (HDF5): finds, describes and checks them."""
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from h5py import h5t
@@ -12,10 +11,10 @@ from mrirecon.io.hdf5 import contiguous
 from mrirecon.io.hdf5 import open as hdf5
 from mrirecon.io.hdf5.checks import Stored
 from mrirecon.io.hdf5.contiguous import Array
+from mrirecon.io.probe import Probe
 from mrirecon.io.raw.fastmri_header import LAYOUTS, describe
+from mrirecon.io.raw.fastmri_header import Challenge as Challenge
 from mrirecon.io.scan import Scan, ScanInfo
-
-Challenge = Literal["singlecoil", "multicoil"]
 
 _KSPACE, _TARGET = np.dtype(np.complex64), np.dtype(np.float32)
 # Numbers looked at in one go: their bytes and the verdicts on them stay in the processor's cache.
@@ -41,6 +40,12 @@ def list_volumes(folder: Path) -> tuple[list[Path], int]:
     return volumes, len(entries) - len(volumes)
 
 
+def recognise(probe: Probe) -> bool:
+    """Whether this is HDF5 with something called `kspace`, of whatever kind."""
+    h5file = probe.hdf5
+    return h5file is not None and h5file.id.links.exists(b"kspace")
+
+
 def inspect(path: Path, challenge: Challenge | None = None) -> ScanInfo:
     """A volume's description, without reading a value of its k-space.
 
@@ -58,17 +63,17 @@ def inspect(path: Path, challenge: Challenge | None = None) -> ScanInfo:
 
 def need_challenge(info: ScanInfo, challenge: Challenge) -> None:
     """Raises InputError where a volume is single-coil and should be multi-coil, or the other way round."""
-    layout = "multicoil" if info.is_multicoil else "singlecoil"
-    if layout != challenge:
+    found = info.fastmri_challenge
+    if found != challenge:
         raise InputError(
             f"{info.path}: expected {challenge} k-space {LAYOUTS[challenge].axes}, but its shape {_shape(info)} is "
-            f"{layout}. Choose data=fastmri_{layout} (data.challenge={layout}), or give {challenge} volumes"
+            f"{found}. Choose data=fastmri_{found} (data.challenge={found}), or give {challenge} volumes"
         )
 
 
 def target_name(info: ScanInfo) -> str:
     """The data set that holds the target of such a volume, whether it is there or not."""
-    return LAYOUTS["multicoil" if info.is_multicoil else "singlecoil"].target
+    return LAYOUTS[_challenge(info)].target
 
 
 # Reading values
@@ -86,7 +91,7 @@ def read_slice(info: ScanInfo, i: int) -> tuple[NDArray[np.complex64], NDArray[n
     for array, slice_values in zip(arrays, values, strict=True):
         _need_finite(info, array, i, slice_values)
     kspace = values[0].reshape(info.num_coils, *info.kspace_size)
-    return kspace, values[1] if info.target else None
+    return kspace, None if info.target is None else values[1]
 
 
 def read(path: Path, challenge: Challenge | None = None) -> Scan:
@@ -119,14 +124,19 @@ def target_maximum(info: ScanInfo) -> float:
 def _arrays(info: ScanInfo) -> tuple[Array, ...]:
     """The k-space and, where there is one, the target, as they lie in the file."""
     kspace = Array("kspace", _shape(info), _KSPACE)
-    if info.target is None or info.target_size is None:
+    if info.target is None:
         return (kspace,)
-    return kspace, Array(info.target, (info.num_slices, *info.target_size), _TARGET)
+    return kspace, Array(target_name(info), (info.num_slices, *info.target.size), _TARGET)
 
 
 def _shape(info: ScanInfo) -> tuple[int, ...]:
     """The shape of the k-space in the file."""
-    return info.num_slices, *((info.num_coils,) if info.is_multicoil else ()), *info.kspace_size
+    return info.num_slices, *((info.num_coils,) if _challenge(info) == "multicoil" else ()), *info.kspace_size
+
+
+def _challenge(info: ScanInfo) -> Challenge:
+    assert info.fastmri_challenge is not None, f"{info.path} is not in the fastMRI layout"
+    return info.fastmri_challenge
 
 
 def _maximum(h5file: hdf5.UntrustedFile, info: ScanInfo, target: Array) -> float:

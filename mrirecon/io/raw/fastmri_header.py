@@ -1,16 +1,20 @@
-"""What a file in the fastMRI layout says of itself, without a value of its k-space."""
+"""Describes a file in the fastMRI layout without reading its k-space."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from defusedxml.common import DefusedXmlException
 from numpy.typing import NDArray
 
 from mrirecon.errors import InputError
+from mrirecon.io.geometry import Geometry
 from mrirecon.io.hdf5 import open as hdf5
 from mrirecon.io.raw import ismrmrd_header
-from mrirecon.io.scan import MIN_SIZE, ScanInfo
+from mrirecon.io.raw.ismrmrd_header import Header
+from mrirecon.io.scan import MIN_SIZE, ScanInfo, System, Target
+
+Challenge = Literal["singlecoil", "multicoil"]
 
 
 class Layout(NamedTuple):
@@ -21,7 +25,7 @@ class Layout(NamedTuple):
     target: str  # the data set
 
 
-LAYOUTS = {
+LAYOUTS: dict[Challenge, Layout] = {
     "singlecoil": Layout(3, "(slice, h, w)", "reconstruction_esc"),
     "multicoil": Layout(4, "(slice, coil, h, w)", "reconstruction_rss"),
 }
@@ -29,42 +33,39 @@ LAYOUTS = {
 _MAX_GROWTH = 8
 
 
-class _Header(NamedTuple):
-    recon_size: tuple[int, int] | None
-    acquired: tuple[int, int] | None
-
-
 def describe(h5file: hdf5.UntrustedFile) -> ScanInfo:
     """The description of the volume in a file; `notes` tell what had to be assumed.  Raises InputError."""
     notes: list[str] = []
-    shape, layout = _kspace_shape(h5file)
+    shape, challenge = _kspace_shape(h5file)
     kspace_size = (shape[-2], shape[-1])
-    target_size = _target_size(h5file, layout, shape, notes)
-    header = _header_fields(h5file, kspace_size[1], notes)
+    target_size = _target_size(h5file, challenge, shape, notes)
+    header = _header(h5file)
+    acquired = _acquired(header, kspace_size[1], notes)
+    recon_size = target_size or _recon_size(header, kspace_size, notes)
     return ScanInfo(
         path=h5file.path,
         name=h5file.path.name,
         num_slices=shape[0],
         num_coils=shape[1] if len(shape) == 4 else 1,
         kspace_size=kspace_size,
-        is_multicoil=layout == "multicoil",
-        target=LAYOUTS[layout].target if target_size else None,
-        target_size=target_size,
-        recon_size=target_size or _recon_size(header, kspace_size, notes),
-        acquired=header.acquired or (0, kspace_size[1]),
+        acquired=acquired,
         mask=_mask(h5file, kspace_size[1]),
         num_low_frequency=_num_low_frequency(h5file, notes),
+        recon_size=recon_size,
+        geometry=_geometry(header, kspace_size, recon_size),
         acquisition=_acquisition(h5file, notes),
         patient=_patient(h5file),
-        maximum=_maximum(h5file, target_size is not None, notes),
+        target=target_size and Target(target_size, _maximum(h5file, notes)),
+        system=header.system if header else System(),
         simulated=_simulated(h5file, notes),
+        fastmri_challenge=challenge,
         notes=tuple(notes),
     )
 
 
-def _kspace_shape(h5file: hdf5.UntrustedFile) -> tuple[tuple[int, ...], str]:
-    """The shape of the k-space, and the layout that it is of."""
-    axes = " or ".join(f"{axes} for {layout}" for layout, (_, axes, _) in LAYOUTS.items())
+def _kspace_shape(h5file: hdf5.UntrustedFile) -> tuple[tuple[int, ...], Challenge]:
+    """The shape of the k-space, and the challenge whose volumes have it."""
+    axes = " or ".join(f"{axes} for {challenge}" for challenge, (_, axes, _) in LAYOUTS.items())
     dataset = hdf5.array(h5file, "kspace", "c")
     if dataset is None:
         raise InputError(
@@ -72,11 +73,11 @@ def _kspace_shape(h5file: hdf5.UntrustedFile) -> tuple[tuple[int, ...], str]:
             "Give a file in the fastMRI layout"
         )
     shape = dataset.shape
-    layout = next((name for name, (rank, *_) in LAYOUTS.items() if rank == len(shape)), None)
-    if layout is None:
+    challenge = next((name for name, (rank, *_) in LAYOUTS.items() if rank == len(shape)), None)
+    if challenge is None:
         raise InputError(f"{h5file.path}: expected `kspace` as {axes}; its shape is {shape}. Reshape it")
     _need_size(h5file, "kspace", shape[-2:])
-    return shape, layout
+    return shape, challenge
 
 
 def _need_size(h5file: hdf5.UntrustedFile, name: str, size: tuple[int, ...]) -> None:
@@ -88,14 +89,14 @@ def _need_size(h5file: hdf5.UntrustedFile, name: str, size: tuple[int, ...]) -> 
 
 
 def _target_size(
-    h5file: hdf5.UntrustedFile, layout: str, kspace: tuple[int, ...], notes: list[str]
+    h5file: hdf5.UntrustedFile, challenge: Challenge, kspace: tuple[int, ...], notes: list[str]
 ) -> tuple[int, int] | None:
-    """The size (y, x) of the layout's own target, or None where the file has none."""
-    name = LAYOUTS[layout].target
+    """The size (y, x) of the challenge's own target, or None where the file has none."""
+    name = LAYOUTS[challenge].target
     dataset = hdf5.array(h5file, name, "f")
     if dataset is None:
         others = [other for _, _, other in LAYOUTS.values() if hdf5.child(h5file, other) is not None]
-        notes += [f"`{other}` is not the target of {layout} data (`{name}` is) and is not used" for other in others]
+        notes += [f"`{other}` is not the target of {challenge} data (`{name}` is) and is not used" for other in others]
         return None
     shape = dataset.shape
     if len(shape) != 3 or shape[0] != kspace[0]:
@@ -160,28 +161,17 @@ def _simulated(h5file: hdf5.UntrustedFile, notes: list[str]) -> bool:
     return True
 
 
-def _maximum(h5file: hdf5.UntrustedFile, has_target: bool, notes: list[str]) -> float | None:
+def _maximum(h5file: hdf5.UntrustedFile, notes: list[str]) -> float | None:
     value = hdf5.attribute(h5file, "max")
     if isinstance(value, int | float) and math.isfinite(value) and value >= 0:
         return float(value)
-    if has_target:
-        came = "no attribute `max`" if value is None else f"the attribute `max` is {str(value)[:60]!r}"
-        notes.append(f"{came}: the maximum has to be computed from the target")
+    came = "no attribute `max`" if value is None else f"the attribute `max` is {str(value)[:60]!r}"
+    notes.append(f"{came}: the maximum has to be computed from the target")
     return None
 
 
-def _header_fields(h5file: hdf5.UntrustedFile, num_columns: int, notes: list[str]) -> _Header:
-    """What the header tells; a note for each thing that it does not."""
-    encoding = _encoding(h5file)
-    if encoding is None:
-        notes.append("no readable `ismrmrd_header`: every column counts as acquired")
-        return _Header(None, None)
-    size = encoding.recon_size
-    return _Header(None if size is None or min(size) < MIN_SIZE else size, _acquired(encoding, num_columns, notes))
-
-
-def _encoding(h5file: hdf5.UntrustedFile) -> ismrmrd_header.Encoding | None:
-    """The header's first encoding, or None.  Raises InputError where the XML declares a document type."""
+def _header(h5file: hdf5.UntrustedFile) -> Header | None:
+    """The ISMRMRD header, or None.  Raises InputError where the XML declares a document type."""
     raw = hdf5.text(h5file, "ismrmrd_header")
     try:
         return None if raw is None else ismrmrd_header.parse(raw)
@@ -192,25 +182,47 @@ def _encoding(h5file: hdf5.UntrustedFile) -> ismrmrd_header.Encoding | None:
         ) from error
 
 
-def _acquired(encoding: ismrmrd_header.Encoding, num_columns: int, notes: list[str]) -> tuple[int, int] | None:
+def _acquired(header: Header | None, num_columns: int, notes: list[str]) -> tuple[int, int]:
     """fastMRI's `padding_left` and `padding_right`: no line outside them was measured."""
-    if encoding.encoded is None or encoding.center is None or encoding.maximum is None:
+    if header is None:
+        notes.append("no readable `ismrmrd_header`: every column counts as acquired")
+        return 0, num_columns
+    steps = header.encoded.size[1]
+    if steps is None or header.center is None or header.maximum is None:
         notes.append("`ismrmrd_header` does not tell the encoding limits: every column counts as acquired")
-        return None
-    left = encoding.encoded // 2 - encoding.center
-    first, last = max(left, 0), min(left + encoding.maximum + 1, num_columns)
+        return 0, num_columns
+    left = steps // 2 - header.center
+    first, last = max(left, 0), min(left + header.maximum + 1, num_columns)
     if first >= last:
         notes.append(f"`ismrmrd_header` places the acquired columns at {first}:{last}: every column counts as acquired")
-        return None
+        return 0, num_columns
     return first, last
 
 
-def _recon_size(header: _Header, kspace_size: tuple[int, int], notes: list[str]) -> tuple[int, int]:
+def _recon_size(header: Header | None, kspace_size: tuple[int, int], notes: list[str]) -> tuple[int, int]:
+    """The header's image size (y, x): the readout, ISMRMRD's x, comes first here."""
     h, w = kspace_size
-    if header.recon_size and max(header.recon_size) <= _MAX_GROWTH * max(h, w):
-        return header.recon_size
-    if header.recon_size:
-        notes.append(f"the header's image size {header.recon_size} cannot be meant: images keep the k-space's, {h}x{w}")
+    y, x = header.recon.size[:2] if header else (None, None)
+    if y is None or x is None or min(y, x) < MIN_SIZE:
+        notes.append(f"neither a target nor the header tells the image size: images keep the k-space's own, {h}x{w}")
         return h, w
-    notes.append(f"neither a target nor the header tells the image size: images keep the k-space's own, {h}x{w}")
-    return h, w
+    if max(y, x) > _MAX_GROWTH * max(h, w):
+        notes.append(f"the header's image size {(y, x)} cannot be meant: images keep the k-space's, {h}x{w}")
+        return h, w
+    return y, x
+
+
+def _geometry(header: Header | None, kspace_size: tuple[int, int], recon_size: tuple[int, int]) -> Geometry | None:
+    """The images' field of view; the layout has no positions, so there is no affine.
+
+    Images are cropped and never interpolated: their pixels are those of the encoded space where k-space has its size,
+    and else those of the reconstructed space where the images have its size.
+    """
+    if header is None:
+        return None
+    for space, size in ((header.encoded, kspace_size), (header.recon, recon_size)):
+        y, x, z = space.field_of_view
+        if space.size[:2] == size and y is not None and x is not None:
+            field_of_view = (y * recon_size[0] / size[0], x * recon_size[1] / size[1])
+            return Geometry(field_of_view, None if z is None else z / max(space.size[2] or 1, 1))
+    return None

@@ -1,4 +1,4 @@
-"""Writing the fastMRI HDF5 layout: volumes, and reconstructions of volumes."""
+"""Writes the fastMRI layout (HDF5): volumes, and reconstructions of volumes."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ import numpy as np
 from mrirecon.errors import ConfigError
 from mrirecon.system.atomic import replacing
 
-# What HDF5 adds to the arrays themselves, generously: the bytes a write must find free.
+# Bytes that HDF5 adds to the arrays, at most: a write must find them free, too.
 _OVERHEAD = 64 * 1024
 
 
