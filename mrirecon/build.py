@@ -7,7 +7,6 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
-from torch import nn
 
 from mrirecon.config.compose import instantiate, plain
 from mrirecon.data.catalog.volumes import Progress
@@ -15,6 +14,7 @@ from mrirecon.data.conditions import conditions_of
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.errors import ConfigError
 from mrirecon.inference.checkpoints import load_weights
+from mrirecon.models.base import ReconModel, check_model
 from mrirecon.sampling import masks
 from mrirecon.training.callbacks.record import Record
 from mrirecon.training.module import ReconModule
@@ -30,10 +30,16 @@ def part(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
     return instantiate(key, OmegaConf.select(cfg, key), cfg.get("trust") or (), **kwargs)
 
 
-def build_datamodule(cfg: DictConfig, progress: Progress | None = None) -> ReconDataModule:
-    """The data, with the masks that are drawn over it. Nothing is read yet."""
-    chosen = {name: part(cfg, name) if cfg.get(name) is not None else None for name in ("mask", "augmentation")}
-    return part(cfg, "data", **chosen, split=cfg.split, seed=cfg.seed, progress=progress)
+def build_datamodule(cfg: DictConfig, progress: Progress | None = None, **scored: Any) -> ReconDataModule:
+    """The data, with the masks that are drawn over it. Nothing is read yet.
+
+    scored: `scored_masks` and `conditions` of evaluation.
+    """
+    names = ("mask", "augmentation", "splitting")
+    chosen = {name: part(cfg, name) if cfg.get(name) is not None else None for name in names}
+    needs_target = cfg.get("loss") is None or "target" in part(cfg, "loss").needs
+    settings = {"split": cfg.split, "seed": cfg.seed, "needs_target": needs_target, "progress": progress}
+    return part(cfg, "data", **chosen, **settings, **scored)
 
 
 def build_scored(
@@ -43,20 +49,19 @@ def build_scored(
 
     mask_options: masks to score under, in the place of `cfg.mask`; none is that one. Raises ConfigError.
     """
-    data, others = build_datamodule(cfg, progress), {}
-    if cfg.robustness:
-        data.conditions = conditions_of(plain(cfg.conditions))
+    scored: dict[str, Any] = {}
+    if mask_options:
+        trust = cfg.get("trust") or ()
+        funcs = {name: instantiate(f"mask={name}", node, trust) for name, node in mask_options.items()}
+        # One alone has no name, so that its scores are those of mask=NAME.
+        scored["scored_masks"] = masks.named(funcs if len(funcs) > 1 else {"": next(iter(funcs.values()))})
+    conditions = conditions_of(plain(cfg.conditions)) if cfg.robustness else ()
+    data, others = build_datamodule(cfg, progress, conditions=conditions, **scored), {}
     if cfg.robustness_root is not None:
         changes = {"root": cfg.robustness_root, **dict.fromkeys(_OF_ONE_SET)}
         other = OmegaConf.merge(cfg, {"data": changes})
         assert isinstance(other, DictConfig)
-        others["other anatomy"] = build_datamodule(other, progress)
-    if mask_options:
-        funcs = {name: instantiate(f"mask={name}", node, cfg.get("trust") or ()) for name, node in mask_options.items()}
-        # One alone has no name, so that its scores are those of mask=NAME.
-        scored = masks.named(funcs if len(funcs) > 1 else {"": next(iter(funcs.values()))})
-        for each in (data, *others.values()):
-            each.scored_masks = scored
+        others["other anatomy"] = build_datamodule(other, progress, **scored)
     return data, others
 
 
@@ -66,8 +71,18 @@ def build_module(cfg: DictConfig) -> ReconModule:
         raise ConfigError(f"seed={cfg.seed}: expected a number from 0 to 2**32 - 1")
     seed_everything(cfg.seed, workers=True, verbose=False)
     parts = {name: part(cfg, name) for name in ("model", "loss", "optimizer", "scheduler")}
+    check_model(parts["model"])
+    _check_splitting(parts["loss"], cfg.get("splitting") is not None)
     _try(parts["optimizer"], parts["scheduler"])
     return ReconModule(**parts, target_clamp=cfg.target_clamp)
+
+
+def _check_splitting(loss: Any, is_split: bool) -> None:
+    if ("held_back" in loss.needs) != is_split:
+        raise ConfigError(
+            "loss, splitting: samples that are held back (splitting=columns or points) go with a loss on them "
+            "(loss=held_back), and neither works alone"
+        )
 
 
 def _try(optimizer: Any, scheduler: Any) -> None:
@@ -99,16 +114,16 @@ def build_trainer(cfg: DictConfig) -> Trainer:
         raise ConfigError(f"trainer: {error}") from error
 
 
-def build_evaluation(cfg: DictConfig, model: nn.Module) -> tuple[Trainer, ReconModule]:
+def build_evaluation(cfg: DictConfig, model: ReconModel) -> tuple[Trainer, ReconModule]:
     """What scores a model: no optimizer, no logger."""
     return build_trainer(cfg), ReconModule(model)
 
 
-def load_model(cfg: DictConfig) -> nn.Module:
+def load_model(cfg: DictConfig) -> ReconModel:
     """The model of the config, with the weights of `ckpt` where one is given, in evaluation mode."""
     if cfg.get("model") is None:
         raise ConfigError("ckpt: give ckpt=FILE, a checkpoint of a training run, or model=zero_filled for the baseline")
-    model: nn.Module = part(cfg, "model")
+    model = check_model(part(cfg, "model"))
     has_weights = any(True for _ in model.parameters())
     if has_weights and cfg.ckpt is None:
         raise ConfigError(

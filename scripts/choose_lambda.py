@@ -15,17 +15,18 @@ def main(cfg: DictConfig) -> None:
     from mrirecon.build import build_datamodule, build_evaluation, part
     from mrirecon.evaluation.lambda_search import check_search, print_trials, search, summary
     from mrirecon.evaluation.scoring import Report, evaluate
+    from mrirecon.models.base import check_model
     from mrirecon.system.atomic import output_folder, write_json
     from mrirecon.system.progress import CountProgress
 
     output = output_folder(cfg.output)
-    model = part(cfg, "model").eval()
+    model = check_model(part(cfg, "model"))
     check_search(model, **cfg.search)
     datamodule = build_datamodule(cfg, CountProgress())
 
     def score(weight: float) -> Report:
-        model.reg_weight = weight
-        return evaluate(*build_evaluation(cfg, model), datamodule, None)
+        cfg.model.reg_weight = weight
+        return evaluate(*build_evaluation(cfg, check_model(part(cfg, "model"))), datamodule, None)
 
     trials = search(score, **cfg.search)
 

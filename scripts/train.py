@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 CONTINUED = (
-    "data", "mask", "augmentation", "model", "loss", "optimizer", "scheduler", "trainer", "seed", "target_clamp",
+    "data", "mask", "augmentation", "splitting", "model", "loss", "optimizer", "scheduler", "trainer", "seed",
+    "target_clamp",
 )  # fmt: skip
 
 

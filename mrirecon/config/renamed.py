@@ -13,6 +13,8 @@ RENAMED = {
     "mrirecon.schedules": "mrirecon.training.schedules",
     "mrirecon.losses": "mrirecon.training.losses",
 }
+# Of a module that stayed.
+_PARTS = {"mrirecon.data.datamodule.ReconDataModule": "mrirecon.data.datamodule.recon_datamodule"}
 
 
 def renamed(node: Any) -> Any:
@@ -25,5 +27,7 @@ def renamed(node: Any) -> Any:
 def _target(name: Any) -> Any:
     if not isinstance(name, str):
         return name
+    if name in _PARTS:
+        return _PARTS[name]
     module = next((old for old in RENAMED if name.startswith(f"{old}.")), None)
     return name if module is None else RENAMED[module] + name.removeprefix(module)

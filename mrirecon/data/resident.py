@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from rich import filesize
 from torch import Tensor
@@ -75,7 +74,7 @@ class Resident:
         for kept, value in zip(group[1:], (read.target, read.size, read.data_range, read.slice_num), strict=True):
             kept[number] = value
 
-    def gather(self, items: Sequence[int], **drawn: Tensor | None) -> Slice:
+    def gather(self, items: Sequence[int], **drawn: Any) -> Slice:
         """A batch of slices of one shape on the device, with the fields that were drawn for it."""
         group = self.groups[self.place[items[0]][0]]
         rows = self._sent(torch.tensor([self.place[item][1] for item in items]))

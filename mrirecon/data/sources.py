@@ -3,11 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from mrirecon.data.augmentation import IDENTITY, Augmentation
@@ -198,7 +197,7 @@ class MaskedSlices(Dataset[Slice]):
         number = self.number(name, int(read.volume))
         return read._replace(volume=torch.tensor(number), **self.drawn(name, item, draw.epoch))
 
-    def drawn(self, name: str, item: int, epoch: int) -> dict[str, Tensor | None]:
+    def drawn(self, name: str, item: int, epoch: int) -> dict[str, Any]:
         """What is drawn for a slice of the source: `mask`, `acs_mask`, `loss_mask` and `affine` of a `Slice`."""
         sampling = self.sampling(name, item, epoch)
         mask, acs_mask, loss_mask = sampling.mask, sampling.acs_mask, None
@@ -228,7 +227,7 @@ class MaskedSlices(Dataset[Slice]):
         return volumes[number % len(volumes)], list(self.masks)[number // len(volumes)]
 
     def shape(self, item: int) -> tuple[int, ...]:
-        """What items of one batch share: the shape of the slice, whether its mask is a pattern, whether it has a target."""
+        """What items of one batch share: shape of the slice, whether its mask is a pattern, whether it has a target."""
         name, index = self.split(item)
         info, _, _ = self.source.where(index)
         own = info.mask

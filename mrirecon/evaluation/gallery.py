@@ -106,6 +106,7 @@ def _panels(trainer: pl.Trainer, module: ReconModule, one: Pass, scored: Scored)
     data = one.datamodule
     read = data.transfer_batch_to_device(collate([one.dataset[Draw(item, 0)]]), module.device, 0)
     batch = data.on_after_batch_transfer(read, 0)
+    assert batch.target is not None
     with trainer.precision_plugin.forward_context():
         pred = module(batch).magnitude[0]
     zero_filled, reconstruction, target, error = panels(batch.measurement.zero_filled[0], pred, batch.target[0])

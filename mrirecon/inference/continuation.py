@@ -11,11 +11,12 @@ from mrirecon.inference.export import is_exported
 
 # What a continued run may change, and the schedules whose shape does not depend on the length of the run.
 _MUST_STAY = (
-    "seed", "target_clamp", "data.", "mask.", "augmentation.", "model.", "loss.", "optimizer.", "scheduler.",
-    "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip", "trainer.limit_train_batches",
-    "trainer.overfit_batches", "trainer.devices", "trainer.num_nodes", "callbacks.averaging.", "callbacks.penalty.",
+    "seed", "target_clamp", "data.", "mask.", "augmentation.", "splitting.", "model.", "loss.", "optimizer.",
+    "scheduler.", "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip",
+    "trainer.limit_train_batches", "trainer.overfit_batches", "trainer.devices", "trainer.num_nodes",
+    "callbacks.averaging.", "callbacks.penalty.",
 )  # fmt: skip
-_MAY_CHANGE = ("data.root", "data.num_workers", "data.check")
+_MAY_CHANGE = ("data.root", "data.num_workers", "data.check", "data.sensitivities")
 _MAY_MOVE = "data.prepared"  # elsewhere it is the same data; read in another way, it is rounded in another way
 _OF_ANY_LENGTH = tuple(
     f"mrirecon.training.schedules.{name}" for name in ("constant", "step", "multistep", "exponential", "plateau")

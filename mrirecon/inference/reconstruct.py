@@ -1,20 +1,17 @@
 """Whole scans: from a file's k-space to a volume in the file's units, and a sheet of pictures."""
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io.scan import Scan
-from mrirecon.physics.sample import masked, normalise
-from mrirecon.physics.zero_filled import zero_filled
-from mrirecon.sampling.acquired import acquired_mask, effective_acceleration, image_size, joined_mask
-from mrirecon.sampling.masks import Masking, check_budget, contiguous_center, volume_seed
-
-log = logging.getLogger(__name__)
+from mrirecon.models.base import ReconModel, with_sensitivities
+from mrirecon.physics.sample import Slice, undersample
+from mrirecon.sampling.acquired import Sampling, image_size, of_scan
+from mrirecon.sampling.masks import Masking, volume_seed
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def reconstruct(
-    model: nn.Module, scan: Scan, mask_func: Masking | None, batch_size: int, device: torch.device
+    model: ReconModel, scan: Scan, mask_func: Masking | None, batch_size: int, device: torch.device
 ) -> Reconstruction:
     """Reconstructs every slice of a scan at its target's (or header's) size.
 
@@ -47,46 +44,50 @@ def reconstruct(
 
     Raises InputError where the image is too small for the model, or the model's answer is not finite.
     """
-    mask, acs_mask = _masks(scan, mask_func)
-    size = image_size(scan.info)
-    min_size = int(getattr(model, "min_size", 1))
-    if min(size) < min_size:
+    sampling, size = _sampling(scan, mask_func), image_size(scan.info)
+    if min(size) < model.min_size:
         raise InputError(
-            f"{scan.info.path}: its image of {size[0]}x{size[1]} is smaller than the model's {min_size}x{min_size}"
+            f"{scan.info.path}: its image of {size[0]}x{size[1]} is smaller than the model's "
+            f"{model.min_size}x{model.min_size}"
         )
     model = model.to(device).eval()
-    masks = [torch.from_numpy(m)[None, None].to(device) for m in (mask, acs_mask)]
-    needs_kspace = getattr(model, "needs_kspace", True)
     volumes: list[Tensor] = []
     baselines: list[Tensor] = []
     with torch.inference_mode():
         for kspace in torch.from_numpy(scan.kspace).split(batch_size):
-            kspace = kspace.to(device)
-            image, scale, _ = normalise(zero_filled(kspace, masks[0], size))
-            sampled = masked(kspace, masks[0], scale) if needs_kspace else None
-            scales = scale[:, None, None]
-            volumes.append((model(sampled, *masks, image) * scales).cpu())
-            baselines.append((image * scales).cpu())
+            sample = undersample(_batch(kspace, sampling, size, device), model.needs)
+            scales = sample.scale[:, None, None]
+            prediction = model(with_sensitivities(model, sample).measurement)
+            volumes.append((prediction.magnitude * scales).cpu())
+            baselines.append((sample.measurement.zero_filled * scales).cpu())
     volume = _pad(torch.cat(volumes), scan.info.recon_size)
     if not torch.isfinite(volume).all():
         raise InputError(f"{scan.info.path}: the reconstruction is not finite; are the checkpoint's weights sound?")
     baseline = _pad(torch.cat(baselines), scan.info.recon_size)
-    return Reconstruction(volume, baseline, mask, effective_acceleration(scan.info, mask))
+    return Reconstruction(volume, baseline, sampling.mask, sampling.acceleration)
 
 
-def _masks(scan: Scan, mask_func: Masking | None) -> tuple[np.ndarray, np.ndarray]:
-    acquired, _ = acquired_mask(scan.info)
-    sampled = acquired & np.any(scan.kspace, axis=(0, 1, 2), keepdims=True)[0, 0]
-    if scan.info.mask is None and sampled.sum() < acquired.sum():
-        log.warning(
-            "%s: has no mask, but %d of its %d columns are zero in every slice: these are taken as not sampled",
-            scan.info.path, acquired.sum() - sampled.sum(), acquired.sum(),
-        )  # fmt: skip
-        return sampled, contiguous_center(sampled)
+def _batch(kspace: Tensor, sampling: Sampling, size: tuple[int, int], device: torch.device) -> Slice:
+    """Slices of a scan that has no target.  complex64 (b coil h w) -> b slices"""
+    b = len(kspace)
+    masks = [torch.from_numpy(mask)[None, None].expand(b, -1, -1, -1).to(device) for mask in sampling[:2]]
+    return Slice(
+        kspace=kspace.to(device),
+        mask=masks[0],
+        acs_mask=masks[1],
+        loss_mask=None,
+        target=None,
+        size=torch.tensor(size).expand(b, 2),
+        data_range=torch.zeros(b, device=device),
+        volume=torch.zeros(b, dtype=torch.int64),
+        slice_num=torch.arange(b),
+        affine=torch.eye(2, 3).expand(b, 2, 3),
+    )
+
+
+def _sampling(scan: Scan, mask_func: Masking | None) -> Sampling:
     try:
-        if scan.info.mask is None and mask_func is not None:
-            check_budget(mask_func, scan.info.kspace_size)
-        return joined_mask(scan.info, mask_func, volume_seed(scan.info.name))
+        return of_scan(scan, mask_func, volume_seed(scan.info.name))
     except ConfigError as error:  # of this scan's width: others of the same call may suit
         raise InputError(f"{scan.info.path}: {error}") from error
 

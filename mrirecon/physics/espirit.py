@@ -49,7 +49,7 @@ class Espirit:
         return maps
 
     def _maps(self, calib: Tensor, sampled: Tensor, box: tuple[slice, slice], size: tuple[int, int]) -> Tensor:
-        """(b coil i j), bool (i j) -> (b coil h w), as many slices at a time as the memory of a cache-sized part takes."""
+        """(b coil i j), bool (i j) -> (b coil h w), some slices at a time, to bound the memory."""
         coils = calib.shape[1]
         at_once = max(1, _MOST_BYTES // (8 * coils * coils * size[0] * size[1]))
         return torch.cat([self._some_maps(part, sampled, box, size) for part in calib.split(at_once)])

@@ -8,7 +8,7 @@ Hybrid space is image along the readout, cropped to the rows of the image, and k
 of columns acts there as it does on k-space, so every operator works along w alone.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
@@ -67,20 +67,27 @@ class Prediction(NamedTuple):
 
 
 class Model(Protocol):
-    """The contract of models.
+    """The contract of models."""
 
-    needs: out of `NEEDS`. min_size: the smallest side of an image it works on.
-    """
+    @property
+    def needs(self) -> Collection[str]:
+        """Out of `NEEDS`."""
 
-    needs: Collection[str]
-    min_size: int
+    @property
+    def min_size(self) -> int:
+        """The smallest side of an image it works on."""
 
-    def __call__(self, measurement: Measurement) -> Prediction:
+    @property
+    def sensitivities(self) -> Callable[[Measurement], Tensor]:
+        """Estimates the `sens_maps` of a model that needs them; equal ones have equal texts (`repr`)."""
+
+    @property
+    def __call__(self) -> Callable[[Measurement], Prediction]:
         """The reconstruction of a batch."""
 
 
 class Sample(NamedTuple):
-    """A batch for training and scoring; `scale` and the zero-filled image's `mean` lead back to the units of the file."""
+    """A batch for training and scoring; `scale` and `mean` lead back to the units of the file."""
 
     measurement: Measurement
     target: Tensor | None  # float32 (b y x), unclamped
@@ -191,7 +198,7 @@ def batch_of_one(read: Slice) -> Slice:
     return _mapped(read, lambda tensor: tensor[None])
 
 
-def _mapped(node: Any, change: Any) -> Any:
+def _mapped(node: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(node, Tensor):
         return change(node)
     if isinstance(node, tuple) and hasattr(node, "_fields"):

@@ -26,7 +26,10 @@ def image_size(info: ScanInfo) -> tuple[int, int]:
 
 
 def acquired(info: ScanInfo) -> Sampling:
-    """The points a scan acquired, and the unbroken run of them in the middle."""
+    """The points a scan acquired, and the fully sampled region in their middle.
+
+    Where the scan's own mask is (w,), or it has none, these are whole columns.
+    """
     left, right = info.acquired
     columns = np.arange(info.kspace_size[1])[None]
     mask = (columns >= left) & (columns < right)

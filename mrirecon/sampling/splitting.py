@@ -28,8 +28,8 @@ class Splitting:
     def __init__(self, fraction: float, unit: str, density: str, keep_center: int) -> None:
         if not 0 < fraction < 1 or unit not in _UNITS or density not in _DENSITIES or keep_center < 0:
             raise ConfigError(
-                f"splitting: fraction={fraction}, unit={unit}, density={density}, keep_center={keep_center}: expected a "
-                f"fraction between 0 and 1, one of {', '.join(_UNITS)}, one of {', '.join(_DENSITIES)}, and 0 or more"
+                f"splitting: fraction={fraction}, unit={unit}, density={density}, keep_center={keep_center}: expected "
+                f"a fraction between 0 and 1, one of {', '.join(_UNITS)}, one of {', '.join(_DENSITIES)}, and 0 or more"
             )
         self.fraction, self.unit, self.density, self.keep_center = fraction, unit, density, keep_center
 

@@ -66,9 +66,10 @@ class SSIMLoss(TargetLoss):
 
 
 class HeldBackLoss(nn.Module):
-    """Normalised l1 and l2 of k-space where it was held back from the model: Yaman et al., doi:10.1002/mrm.28378, Eq. 9.
+    """Normalised l1 and l2 of k-space where it was held back from the model.
 
-    Needs no target: it trains on scans that were never fully sampled (`splitting=...`), a model that predicts k-space.
+    Yaman et al., doi:10.1002/mrm.28378, Eq. 9. Needs no target, but a model that predicts k-space: it trains on scans
+    that were never fully sampled (`splitting=...`).
     """
 
     needs: Collection[str] = ("held_back",)
@@ -80,11 +81,9 @@ class HeldBackLoss(nn.Module):
         if sample.held_back is None or sample.loss_mask is None:
             raise ConfigError("loss=held_back: needs samples that are held back: choose splitting=columns or points")
         difference = (prediction.kspace - sample.held_back) * sample.loss_mask
-        errors, sizes = (torch.view_as_real(values).flatten(1) for values in (difference, sample.held_back))
-        magnitudes = [values.unflatten(1, (-1, 2)).square().sum(-1).clamp_min(_TINY).sqrt() for values in (errors, sizes)]
-        l1 = magnitudes[0].sum(1) / magnitudes[1].sum(1).clamp_min(_TINY)
-        l2 = errors.square().sum(1).clamp_min(_TINY).sqrt() / sizes.square().sum(1).clamp_min(_TINY).sqrt()
-        return l1 + l2
+        errors, sizes = (_squares(values) for values in (difference, sample.held_back))
+        l1 = (errors + _TINY).sqrt().sum(1) / (sizes + _TINY).sqrt().sum(1)
+        return l1 + ((errors.sum(1) + _TINY) / (sizes.sum(1) + _TINY)).sqrt()
 
 
 class WeightedSum(nn.Module):
@@ -102,7 +101,7 @@ class WeightedSum(nn.Module):
                 raise ConfigError(f"loss.weights.{name} must be a finite number, 0 or more, but is {weight}")
         self.terms = nn.ModuleDict(dict(terms.items()))
         self.weights = {name: float(weights[name]) for name in self.terms}
-        self.needs = sorted({need for loss in terms.values() for need in loss.needs})
+        self.needs: Collection[str] = sorted({need for loss in terms.values() for need in loss.needs})  # type: ignore[union-attr]
 
     def forward(self, prediction: Prediction, sample: Sample) -> Tensor:
         """The weighted sum of the terms.  -> (b)"""
@@ -110,7 +109,12 @@ class WeightedSum(nn.Module):
         return torch.stack(values).sum(dim=0)
 
 
-_TINY = 1e-30
+_TINY = 1e-20  # below a square of any k-space in units of the image's standard deviation; gradients stay finite
+
+
+def _squares(kspace: Tensor) -> Tensor:
+    """Squared magnitudes.  complex (b coil h w) -> real (b n)"""
+    return torch.view_as_real(kspace).square().sum(-1).flatten(1)
 
 
 def _mean(values: Tensor) -> Tensor:

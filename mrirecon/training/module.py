@@ -2,32 +2,39 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
-from torch import Tensor, nn
+from torch import Tensor
 
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.errors import ConfigError, DivergedError
 from mrirecon.metrics.scores import SCORES
 from mrirecon.metrics.volume import VolumeScores, mean_score
-from mrirecon.physics.sample import Sample
+from mrirecon.models.base import ReconModel
+from mrirecon.physics.sample import Prediction, Sample
 from mrirecon.training.optimizers import Accumulation, exempt_from_decay, is_training, switches_weights
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+class Loss(Protocol):
+    """The contract of losses; needs: out of "target" and "held_back", fields of a `Sample`."""
+
+    needs: Collection[str]
+
+    def __call__(self, prediction: Prediction, sample: Sample) -> Tensor:
+        """A value for each slice.  -> (b)"""
 
 
 class ReconModule(pl.LightningModule):
     """Trains and scores a reconstruction model.
 
-    model: `model(masked_kspace, mask, acs_mask, zero_filled) -> image (b y x)`; `needs_kspace`, whether it looks at
-        masked_kspace (else that is None).
-    loss: `loss(pred, target, data_range) -> scalar`, in units of the zero-filled image's standard deviation.
+    model: `model(measurement) -> Prediction`, see `mrirecon.models.base.ReconModel`.
+    loss: `loss(prediction, sample) -> (b)`, in units of the zero-filled image's standard deviation.
     optimizer: `optimizer(params)`; None where the module only evaluates.
     scheduler: one of mrirecon.training.schedules, `scheduler(optimizer, num_steps, num_epochs)`.
     target_clamp: in training, clamps the target to so many standard deviations of the zero-filled image, as fastMRI's
@@ -36,14 +43,14 @@ class ReconModule(pl.LightningModule):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: ReconModel,
         loss: Loss | None = None,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., dict[str, Any]] | None = None,
         target_clamp: float | None = None,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model: ReconModel = model
         self.loss = loss
         self.optimizer = optimizer
         self.scheduler = scheduler
@@ -61,12 +68,12 @@ class ReconModule(pl.LightningModule):
         self.scores = VolumeScores(scores)
         self.baseline = VolumeScores(scores) if baseline else None
 
-    def forward(self, batch: Sample) -> Tensor:
-        """The reconstruction of a batch, in units of `batch.scale`.  -> (b y x)"""
-        return self.model(batch.masked_kspace, batch.mask, batch.acs_mask, batch.zero_filled)
+    def forward(self, batch: Sample) -> Prediction:
+        """The reconstruction of a batch, in units of `batch.scale`."""
+        return self.model(batch.measurement)
 
     def setup(self, stage: str) -> None:
-        self._datamodule().check_model(*needs(self.model))
+        self._datamodule().serve(self.model)
         if stage == "fit" and not any(p.requires_grad for p in self.parameters()):
             raise ConfigError(
                 "model: has nothing to train; score it with: python scripts/evaluate.py model=zero_filled"
@@ -75,23 +82,22 @@ class ReconModule(pl.LightningModule):
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         loss = self._training_loss(batch)
         self._batch, self._loss = batch, loss.detach()
-        self.log("train/loss", self._loss, prog_bar=True, batch_size=len(batch.target))
+        self.log("train/loss", self._loss, prog_bar=True, batch_size=len(batch.scale))
         return loss
 
     def _training_loss(self, batch: Sample) -> Tensor:
         assert self.loss is not None
-        target = batch.target
-        if self.target_clamp is not None:
+        if self.target_clamp is not None and batch.target is not None:
             mean = batch.mean[:, None, None]
-            target = target.clamp(mean - self.target_clamp, mean + self.target_clamp)
-        return self.loss(self(batch), target, batch.data_range)
+            batch = batch._replace(target=batch.target.clamp(mean - self.target_clamp, mean + self.target_clamp))
+        return self.loss(self(batch), batch).mean()
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Adds a batch's gradient; over several batches as a sum over slices, of which the step takes the mean."""
         if self._accumulates:
             # Lightning divided by the number of batches, which have different numbers of slices.
             whole = loss * self.trainer.accumulate_grad_batches
-            loss = self._accumulation.weight(whole, len(self._batch.target))
+            loss = self._accumulation.weight(whole, len(self._batch.scale))
         if self._seen is not None:
             self._seen.append(self._batch)
         super().backward(loss, *args, **kwargs)
@@ -136,7 +142,7 @@ class ReconModule(pl.LightningModule):
         loss = torch.zeros(())
         for batch in self._seen:
             with self.trainer.precision_plugin.train_step_context():
-                loss = self._accumulation.weight(self._training_loss(batch), len(batch.target))
+                loss = self._accumulation.weight(self._training_loss(batch), len(batch.scale))
             loss.backward()
         return loss
 
@@ -229,8 +235,11 @@ class ReconModule(pl.LightningModule):
 
     def test_step(self, batch: Sample, batch_idx: int) -> None:
         """Slice by slice: which kernels a convolution takes, and so the last bits, can depend on the batch size."""
-        for number in range(len(batch.target)):
-            self._score(Sample._make(None if field is None else field[number : number + 1] for field in batch))
+        if not any(True for _ in self.model.parameters()):  # nothing learned, no convolution
+            self._score(batch)
+            return
+        for number in range(len(batch.scale)):
+            self._score(batch.row(number))
 
     def on_test_epoch_end(self) -> None:
         self.results = self._finite(self.scores.compute())
@@ -249,17 +258,11 @@ class ReconModule(pl.LightningModule):
         return results
 
     def _score(self, batch: Sample) -> None:
-        pred = self(batch)
-        _update(self.scores, pred, batch, self._loss_per_slice(pred, batch))
+        prediction = self(batch)
+        loss = None if self.loss is None or "held_back" in self.loss.needs else self.loss(prediction, batch)
+        _update(self.scores, prediction.magnitude, batch, loss)
         if self.baseline is not None:
-            _update(self.baseline, batch.zero_filled, batch, None)
-
-    def _loss_per_slice(self, pred: Tensor, batch: Sample) -> Tensor | None:
-        """Slice by slice, so that the mean over slices does not depend on how they were batched.  -> (b)"""
-        if self.loss is None:
-            return None
-        rows = zip(pred[:, None], batch.target[:, None], batch.data_range[:, None], strict=True)
-        return torch.stack([self.loss(*row) for row in rows])
+            _update(self.baseline, batch.measurement.zero_filled, batch, None)
 
     def set_lr(self, lr: float) -> None:
         """The optimizer that is configured from here on has this learning rate."""
@@ -305,14 +308,10 @@ class ReconModule(pl.LightningModule):
 
 
 def _update(scores: VolumeScores, pred: Tensor, batch: Sample, loss: Tensor | None) -> None:
+    assert batch.target is not None  # only training does without
     scale = batch.scale[:, None, None]  # sums over a volume need one unit: that of its file
     args = (batch.data_range * batch.scale, batch.volume, batch.slice_num, loss)
     scores.update(pred * scale, batch.target * scale, *args)
-
-
-def needs(model: nn.Module) -> tuple[int, bool]:
-    """The smallest image side a model works on, and whether it looks at k-space and not at the image alone."""
-    return int(getattr(model, "min_size", 1)), bool(getattr(model, "needs_kspace", True))
 
 
 def _or_nan(value: float | None) -> float:

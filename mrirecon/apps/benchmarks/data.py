@@ -16,16 +16,17 @@ import torch
 from fastmri.data.mri_data import SliceDataset
 from fastmri.data.subsample import RandomMaskFunc
 from fastmri.data.transforms import UnetDataTransform
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 
 from mrirecon.apps.benchmarks.measure import Row, compared, in_turns
 from mrirecon.data.catalog.index import Index
 from mrirecon.data.catalog.index_file import FILE_NAME
-from mrirecon.data.datamodule import ReconDataModule
+from mrirecon.data.datamodule import ReconDataModule, recon_datamodule
 from mrirecon.data.prepared.prepare import Preparation
 from mrirecon.data.sources import Draw, MaskedSlices, Source
 from mrirecon.io.raw.fastmri_writer import header_xml, write_volume
-from mrirecon.physics.sample import Sample, Slice, undersample
+from mrirecon.models.image_domain import ZeroFilled
+from mrirecon.physics.sample import Sample, Slice, collate, undersample
 from mrirecon.synthetic.phantom_set import PhantomSet
 
 NOTES = [
@@ -70,9 +71,9 @@ def _silent(what: str, done: int, total: int) -> None:
 def _datamodule(challenge: str, **changes: Any) -> ReconDataModule:
     options = {"root": None, "mask": RandomMaskFunc(**_MASK), "batch_size": _BATCH[challenge], "num_workers": _WORKERS}
     options |= {"check": "headers", "split": "val", "seed": 0, **changes}
-    data = ReconDataModule(challenge=challenge, **options)
+    data = recon_datamodule(challenge=challenge, **options)
     data.setup("fit")
-    data.check_model(1, needs_kspace=False)
+    data.serve(ZeroFilled())
     return data
 
 
@@ -89,7 +90,7 @@ def _transform_rows(root: Path, prepared: Path) -> Iterator[Row]:
             ("the prepared store", 8.0, {"prepared": str(prepared)}),
         ):
             dataset = _datamodule("singlecoil", num_workers=0, **where).sets["val"]
-            ours = _one_slice(dataset, default_collate([dataset.source[0]]))
+            ours = _one_slice(dataset, collate([dataset.source[0]]))
             _need_equal(ours(), reference())
             seconds = in_turns({"ours": _times(20, ours), "reference": _times(20, reference)}, _ROUNDS)
             label = f"transform of one slice, one core, from {name}"
@@ -109,19 +110,21 @@ def _one_slice(dataset: MaskedSlices, batch: Slice) -> Callable[[], Sample]:
     """Draws the mask, and all that fastMRI's transform does to a slice in memory."""
 
     def ours() -> Sample:
-        mask, acs_mask = dataset.mask("", 0, 0)
-        drawn = batch._replace(mask=torch.from_numpy(mask)[None, None], acs_mask=torch.from_numpy(acs_mask)[None, None])
-        sample = undersample(drawn, needs_kspace=False)
+        sampling = dataset.sampling("", 0, 0)
+        mask, acs_mask = (torch.from_numpy(mask)[None, None] for mask in sampling[:2])
+        sample = undersample(batch._replace(mask=mask, acs_mask=acs_mask))
+        assert sample.target is not None
         mean = sample.mean[:, None, None]
-        return sample._replace(
-            zero_filled=(sample.zero_filled - mean).clamp_(-6, 6), target=(sample.target - mean).clamp_(-6, 6)
-        )
+        zero_filled = (sample.measurement.zero_filled - mean).clamp_(-6, 6)
+        measurement = sample.measurement._replace(zero_filled=zero_filled)
+        return sample._replace(measurement=measurement, target=(sample.target - mean).clamp_(-6, 6))
 
     return ours
 
 
 def _need_equal(ours: Sample, theirs: Any) -> None:
-    torch.testing.assert_close(ours.zero_filled[0], theirs.image, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours.measurement.zero_filled[0], theirs.image, atol=1e-5, rtol=1e-5)
+    assert ours.target is not None
     torch.testing.assert_close(ours.target[0], theirs.target, atol=1e-5, rtol=1e-5)
 
 
@@ -237,8 +240,8 @@ def _memory_rows(folder: Path) -> Iterator[Row]:
     dataset = MaskedSlices(source, {"": RandomMaskFunc(**_MASK)}, seed=0)
     numbers, sizes = [], []
     for number in range(11_000):
-        batch = default_collate([dataset[Draw(number % len(dataset), number)]])
-        undersample(batch, needs_kspace=False)
+        batch = collate([dataset[Draw(number % len(dataset), number)]])
+        undersample(batch)
         if number >= 1_000 and number % 500 == 0:
             gc.collect()
             numbers.append(number)

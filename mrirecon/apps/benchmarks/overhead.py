@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mrirecon.apps.benchmarks.measure import Row, compared
 from mrirecon.models.image_domain import unet
-from mrirecon.physics.sample import Sample
+from mrirecon.physics.sample import Measurement, Model, Sample
 from mrirecon.training.callbacks.progress import PlainProgress
 from mrirecon.training.callbacks.throughput import Throughput
 from mrirecon.training.callbacks.update_ratio import UpdateRatio
@@ -70,8 +70,9 @@ def _sample(seed: int, size: int, device: str) -> Sample:
     image = torch.randn(2, _BATCH, size, size, generator=generator)
     mask, ones = torch.ones(_BATCH, 1, 1, size, dtype=torch.bool), torch.ones(_BATCH)
     numbers = torch.zeros(_BATCH, dtype=torch.int64)
-    sample = Sample(None, mask, mask, image[0], image[1], ones, ones, 0 * ones, numbers, numbers)
-    return Sample._make(None if field is None else field.to(device) for field in sample)
+    mask, image, ones, numbers = (tensor.to(device) for tensor in (mask, image, ones, numbers))
+    measurement = Measurement(None, mask, mask, None, image[0], (size, size), "kspace")
+    return Sample(measurement, image[1], None, None, ones, ones, 0 * ones, numbers, numbers)
 
 
 class Ready(pl.LightningDataModule):
@@ -83,7 +84,7 @@ class Ready(pl.LightningDataModule):
         super().__init__()
         self.batches = batches
 
-    def check_model(self, min_size: int, needs_kspace: bool) -> None:
+    def serve(self, model: Model) -> None:
         """Any model may have them."""
 
     def train_dataloader(self) -> DataLoader[Sample]:
@@ -141,7 +142,8 @@ class Turns(pl.Callback):
 
 def _bare_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Sample) -> Tensor:
     optimizer.zero_grad()
-    pred = model(batch.masked_kspace, batch.mask, batch.acs_mask, batch.zero_filled)
+    assert batch.target is not None
+    pred = model(batch.measurement).image
     loss = nn.functional.l1_loss(pred, batch.target)
     loss.backward()
     optimizer.step()

@@ -9,25 +9,30 @@ import numpy as np
 from mrirecon.errors import ConfigError
 from mrirecon.io.scan import ScanInfo
 
+SPLITS = ("train", "val", "test")
+
 
 class Selection:
     """files: a text file that lists volumes, one per line, by name with as much of their folder as tells them apart.
     acquisitions, num_cols: contrasts, and numbers of phase encoding columns, that take part; None is all.
     volume_sample_rate, sample_rate: the fraction of the training volumes, or of the training slices; None is all.
-    seed: of these fractions.
+    train_splits: the folders to train on. seed: of the fractions.
 
     Raises ConfigError naming the key that cannot work, or that leaves nothing.
     """
 
     def __init__(
         self,
-        files: str | None,
-        acquisitions: Sequence[str] | None,
-        num_cols: Sequence[int] | None,
-        volume_sample_rate: float | None,
-        sample_rate: float | None,
-        seed: int,
+        *,
+        files: str | None = None,
+        acquisitions: Sequence[str] | None = None,
+        num_cols: Sequence[int] | None = None,
+        volume_sample_rate: float | None = 1.0,
+        sample_rate: float | None = 1.0,
+        train_splits: Sequence[str] = ("train",),
+        seed: int = 0,
     ) -> None:
+        self.train_splits = _train_splits(train_splits)
         self.acquisitions = _list_of("data.acquisitions", acquisitions, str, "names")
         self.num_cols = _list_of("data.num_cols", num_cols, int, "whole numbers")
         self.volume_sample_rate = _rate("data.volume_sample_rate", volume_sample_rate)
@@ -138,3 +143,10 @@ def _list_of(key: str, value: Any, kind: type, what: str) -> list[Any] | None:
     if not isinstance(values, list | tuple) or not values or any(type(item) is not kind for item in values):
         raise ConfigError(f"{key}={value!r}: expected a list of {what}, as in {key}=[A,B], or null for all")
     return list(values)
+
+
+def _train_splits(splits: object) -> tuple[str, ...]:
+    given = splits if isinstance(splits, list | tuple) else ()
+    if not given or not set(given) <= set(SPLITS) or len(set(given)) < len(given):
+        raise ConfigError(f"data.train_splits={splits!r}: expected a list of some of {', '.join(SPLITS)}, each once")
+    return tuple(given)

@@ -141,6 +141,14 @@ class PreparedVolumes:
                 found += volumes
         return found
 
+    @property
+    def beside(self) -> Path | None:
+        """The folder where more may be kept of these volumes."""
+        return self.roots[0]
+
+    def write(self) -> None:
+        """A store is written by scripts/prepare_data.py alone."""
+
     def all_paths(self) -> list[Path]:
         """The volumes of all splits."""
         return [path for root in self.roots for path in self._paths(root)]
@@ -153,7 +161,7 @@ class PreparedVolumes:
         stamp = (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
         return path if stamp == self.manifests[root].volumes[name.as_posix()].source else None
 
-    def headers(self, paths: Sequence[Path], where: str) -> list[ScanInfo]:
+    def headers(self, paths: Sequence[Path], where: str, needs_target: bool = True) -> list[ScanInfo]:
         """The volumes of these files.  Raises InputError for one that is not there as it was written."""
         volumes = [self._volume(path) for path in paths]
         for volume in volumes:
@@ -167,7 +175,9 @@ class PreparedVolumes:
                 )
         return [volume.info for volume in volumes]
 
-    def values(self, infos: Sequence[ScanInfo], where: str, exact: bool) -> tuple[list[ScanInfo], list[float]]:
+    def values(
+        self, infos: Sequence[ScanInfo], where: str, exact: bool, needs_target: bool = True
+    ) -> tuple[list[ScanInfo], list[float]]:
         """The volumes that pass the check, and the maximum of each one's target, which was measured."""
         volumes = [self._volume(info.path.with_suffix("")) for info in infos]
         if self.check == "full":

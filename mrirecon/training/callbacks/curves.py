@@ -47,7 +47,7 @@ class Curves(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Sample, batch_idx: int
     ) -> None:
-        self.num_slices += len(batch.target) * trainer.world_size
+        self.num_slices += len(batch.scale) * trainer.world_size
         if trainer.global_step > self._last_step:
             self._last_step = trainer.global_step
             self._losses.append(pl_module.step_loss)

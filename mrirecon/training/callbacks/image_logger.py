@@ -6,12 +6,11 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.sources import Draw, MaskedSlices
+from mrirecon.physics.sample import collate
 from mrirecon.reports.pictures import FONT_SIZE, panels, row
-from mrirecon.sampling.acquired import effective_acceleration
 from mrirecon.training.callbacks.dashboard import writer_of
 
 # A picture of two panels side by side is shown about 350 points wide, and a letter of 11 points can be read.
@@ -35,11 +34,12 @@ class ImageLogger(pl.Callback):
         data: ReconDataModule = trainer.datamodule  # type: ignore[attr-defined]
         dataset = data.sets["val"]
         for item, name in _choose(dataset, self.num_images).items():
-            read = data.transfer_batch_to_device(default_collate([dataset[Draw(item, 0)]]), pl_module.device, 0)
+            read = data.transfer_batch_to_device(collate([dataset[Draw(item, 0)]]), pl_module.device, 0)
             batch = data.on_after_batch_transfer(read, 0)
+            assert batch.target is not None
             with trainer.precision_plugin.forward_context():
-                pred = pl_module(batch)[0]
-            picture = _picture(panels(batch.zero_filled[0], pred, batch.target[0]))
+                pred = pl_module(batch).magnitude[0]
+            picture = _picture(panels(batch.measurement.zero_filled[0], pred, batch.target[0]))
             writer.add_image(f"val/{name}", picture[None], trainer.global_step)
 
 
@@ -61,6 +61,6 @@ def _choose(dataset: MaskedSlices, num_images: int) -> dict[int, str]:
         mask_name, index = dataset.split(item)
         info, volume, slice_num = dataset.source.where(index)
         if dataset.number(mask_name, volume) in numbers and slice_num == info.num_slices // 2:
-            acceleration = effective_acceleration(info, dataset.volume_mask(info, mask_name)[0])
+            acceleration = dataset.volume_sampling(info, mask_name).acceleration
             chosen[item] = f"{dataset.source.name(index)}, {info.acquisition}, {acceleration:.2f}x"
     return chosen

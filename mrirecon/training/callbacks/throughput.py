@@ -44,7 +44,7 @@ class Throughput(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Sample, batch_idx: int
     ) -> None:
-        self._steps.append(_Step(time.perf_counter(), self._wait, len(batch.target) * trainer.world_size))
+        self._steps.append(_Step(time.perf_counter(), self._wait, len(batch.scale) * trainer.world_size))
         first, *steps = self._steps
         seconds = steps[-1].end - first.end
         pl_module.log("slices/s", sum(step.num_slices for step in steps) / seconds, prog_bar=True, batch_size=1)
