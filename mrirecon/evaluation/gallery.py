@@ -10,6 +10,7 @@ import torch
 from mrirecon.data.sources import Draw, MaskedSlices
 from mrirecon.errors import ConfigError
 from mrirecon.evaluation.scoring import Pass
+from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.physics.sample import collate
 from mrirecon.reports.pictures import panels, row, sheet, write_png
 from mrirecon.system.atomic import write_json
@@ -91,9 +92,10 @@ def _write(
         "zero_filled_ssim": scored.zero_filled_ssim,
     }
     words = (info.name, f"slice {scored.slice_num}", info.acquisition, mask, f"{acceleration:.2f}x", one.condition)
-    footer = f"{kind} by SSIM, {scored.ssim:.4f}" + (
-        "" if scored.zero_filled_ssim is None else f" (zero-filled {scored.zero_filled_ssim:.4f})"
-    )
+    ssim = SCORE_TABLE["ssim"]
+    footer = f"{kind} by {ssim.label}, {ssim.shown(scored.ssim)}"
+    if scored.zero_filled_ssim is not None:
+        footer += f" (zero-filled {ssim.shown(scored.zero_filled_ssim)})"
     images = row(_panels(trainer, module, one, scored))
     write_png(folder / name, sheet([images], ", ".join(filter(None, words)), footer))
     return entry

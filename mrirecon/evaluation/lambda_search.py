@@ -12,11 +12,10 @@ from torch import nn
 
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.evaluation.scoring import Report
-from mrirecon.metrics.scores import SCORES
+from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _DIGITS = 3  # of a weight: as many as one types
-_BETTER = {"ssim": 1, "psnr": 1, "nmse": -1}
 
 Trials = dict[float, Report]
 
@@ -25,8 +24,8 @@ def check_search(model: nn.Module, score: str, low: float, high: float, num_grid
     """Raises ConfigError where there is nothing to search, or the range or the counts make no sense."""
     if not hasattr(model, "reg_weight"):
         raise ConfigError("model: has no reg_weight to choose: give model=tv, model=wavelet or model=cg_sense")
-    if score not in _BETTER:
-        raise ConfigError(f"search.score={score!r}: expected one of {', '.join(_BETTER)}")
+    if score not in MAIN_SCORES:
+        raise ConfigError(f"search.score={score!r}: expected one of {', '.join(MAIN_SCORES)}")
     if not 0 < low < high < math.inf:
         raise ConfigError(f"search.low={low}, search.high={high}: expected 0 < low < high; the grid is logarithmic")
     if num_grid < 2 or num_refinements < 0:
@@ -73,7 +72,7 @@ def _gain(report: Report, score: str) -> float:
         raise InputError(
             f"the {score} of every volume is undefined, so no lambda is better than another: check the targets"
         )
-    return _BETTER[score] * report[score]
+    return SCORE_TABLE[score].sign * report[score]
 
 
 def summary(trials: Trials, score: str) -> dict[str, Any]:
@@ -85,7 +84,7 @@ def summary(trials: Trials, score: str) -> dict[str, Any]:
         "chosen_by": score,
         "at_edge_of_range": best in (min(trials), max(trials)),
         "trials": [
-            {"reg_weight": weight, **{name: trials[weight][name] for name in SCORES}} for weight in sorted(trials)
+            {"reg_weight": weight, **{name: trials[weight][name] for name in MAIN_SCORES}} for weight in sorted(trials)
         ],
         "conventions": trials[best]["conventions"],
         "made_by": trials[best]["made_by"],
@@ -96,11 +95,11 @@ def print_trials(title: str, trials: Trials, score: str) -> None:
     """A table of lambda and scores, the best marked, and the override to type."""
     best = best_weight(trials, score)
     table = Table(title=escape(title), title_justify="left")
-    for column in ("lambda", "SSIM", "PSNR dB", "NMSE", ""):
+    shown = [SCORE_TABLE[name] for name in MAIN_SCORES]
+    for column in ("lambda", *(each.heading for each in shown), ""):
         table.add_column(column, justify="right")
-    formats = {"ssim": ".4f", "psnr": ".2f", "nmse": ".4f"}
     for weight in sorted(trials):
-        cells = ["-" if (value := trials[weight][name]) is None else format(value, formats[name]) for name in SCORES]
+        cells = [each.shown(trials[weight][each.name]) for each in shown]
         table.add_row(f"{weight:g}", *cells, f"best {score}" if weight == best else "")
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)
     console.print(table)

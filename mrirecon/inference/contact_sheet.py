@@ -10,6 +10,7 @@ from mrirecon.errors import InputError
 from mrirecon.inference.reconstruct import Reconstruction
 from mrirecon.io.scan import Scan, ScanInfo
 from mrirecon.metrics.functional import ssim
+from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.reports.pictures import panels, row, sheet
 
 
@@ -49,4 +50,4 @@ def _panels(result: Reconstruction, scan: Scan, number: int) -> list[tuple[str, 
 
 def _with_ssim(caption: str, image: Tensor, target: Tensor, data_range: Tensor) -> str:
     value = float(ssim(image[None], target[None], data_range)[0])
-    return f"{caption}, SSIM {value:.3f}"
+    return f"{caption}, {SCORE_TABLE['ssim'].label} {SCORE_TABLE['ssim'].shown_short(value)}"

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mrirecon.inference.export import score_names
+from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.metrics.volume import mean_score
 
 Tree = Mapping[str, Any]
@@ -16,7 +17,6 @@ Tree = Mapping[str, Any]
 _FACTS = ("what", "value")
 # Groups of the config with a place of their own on the card.
 _GROUPS = ("data", "mask", "model", "loss", "optimizer", "scheduler", "trainer")
-_FORMATS = {"ssim": ".4f", "psnr": ".2f", "nmse": ".4f", "ms_ssim": ".4f"}
 _PATHS = ("root", "prepared", "output", "path", "files")  # shown by their last part: the rest is a machine's own
 # What chooses among the data, with what chooses all.
 _SELECTING = {
@@ -120,7 +120,7 @@ def _scores(report: Tree) -> str:
     rows = list(_score_rows("these weights", report, names))
     if "zero_filled" in report:
         rows += _score_rows("zero-filled, no model", report["zero_filled"], names)
-    head = ("", "scans", "volumes", "effective acceleration", *(name.upper().replace("_", "-") for name in names))
+    head = ("", "scans", "volumes", "effective acceleration", *(SCORE_TABLE[name].label for name in names))
     challenge, split = _text(made_by.get("challenge")), _text(made_by.get("split"))
     caution = "The checkpoint may have been chosen by its scores on this split: those of the test split are fairer. "
     where = f"Of `{_text(_last_part(made_by.get('data')))}`, {challenge}, split {split}"
@@ -151,8 +151,7 @@ def _score_rows(label: str, report: Tree, names: Sequence[str]) -> Iterable[tupl
             parts[f"{setting}, {_text(acquisition)}"] = of_one
         for part, chosen in parts.items():
             acceleration = f"{fmean(row['acceleration'] for row in chosen):.2f}"
-            values = [(name, mean_score(chosen, name)) for name in names]
-            shown = ["undefined" if v is None else format(v, _FORMATS.get(name, ".4g")) for name, v in values]
+            shown = [SCORE_TABLE[name].shown(mean_score(chosen, name), undefined="undefined") for name in names]
             yield label, part, str(len(chosen)), acceleration, *shown
 
 

@@ -14,7 +14,7 @@ from mrirecon.errors import ConfigError, InputError
 from mrirecon.metrics.functional import absolute_error, nmse, psnr, squared_error, squared_norm, ssim
 from mrirecon.metrics.hfen import edge_error, edge_norm, hfen
 from mrirecon.metrics.ms_ssim import MIN_SIDE, ms_ssim
-from mrirecon.metrics.scores import ALL_SCORES, SCORES
+from mrirecon.metrics.scores import ALL_SCORES, MAIN_SCORES
 
 # A slice as one row of float64: what the formulas of its volume need, and no image.
 _COLUMNS = (
@@ -62,7 +62,7 @@ class VolumeScores(Metric):
     full_state_update = False
     rows: list[Tensor]
 
-    def __init__(self, scores: Sequence[str] = SCORES, **kwargs: Any) -> None:
+    def __init__(self, scores: Sequence[str] = MAIN_SCORES, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not scores or len(set(scores)) < len(scores) or not set(scores) <= set(ALL_SCORES):
             raise ConfigError(

@@ -7,23 +7,12 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from mrirecon.errors import ConfigError
-from mrirecon.metrics.scores import Score
+from mrirecon.metrics.scores import ALL_SCORES, SCORE_TABLE
 from mrirecon.reports.runs import Key, Run, check_comparable, check_run, in_common, score_of, volumes_of
 from mrirecon.reports.statistics import Interval, SignedRank, mean_interval, signed_rank
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 """The same volumes of every run, in one order."""
-
-
-SCORES = {
-    "ssim": Score("SSIM", ".4f", 1),
-    "psnr": Score("PSNR dB", ".2f", 1),
-    "nmse": Score("NMSE", ".4f", -1),
-    "mse": Score("MSE", ".4g", -1),
-    "mae": Score("MAE", ".4g", -1),
-    "ms_ssim": Score("MS-SSIM", ".4f", 1),
-    "hfen": Score("HFEN", ".4f", -1),
-}
 
 
 class Mean(NamedTuple):
@@ -50,7 +39,7 @@ class Difference(NamedTuple):
         """The run with the better mean; None where they are equal or there is nothing to compare."""
         if self.interval is None or self.interval.mean == 0:
             return None
-        return self.second if self.interval.mean * SCORES[self.score].sign > 0 else self.first
+        return self.second if self.interval.mean * SCORE_TABLE[self.score].sign > 0 else self.first
 
 
 @dataclass(frozen=True)
@@ -109,8 +98,8 @@ def compare(runs: Mapping[str, Run]) -> Comparison:
     check_comparable(runs)
     tables = {name: volumes_of(run) for name, run in runs.items()}
     table = next(iter(tables.values()))
-    held = [{score for score in SCORES if any(score in v for v in run["volumes"])} for run in runs.values()]
-    scores = tuple(score for score in SCORES if all(score in names for names in held))
+    held = [{score for score in ALL_SCORES if any(score in v for v in run["volumes"])} for run in runs.values()]
+    scores = tuple(score for score in ALL_SCORES if all(score in names for names in held))
     conditions = list(dict.fromkeys(key[3] for key in table))
     base = "" if "" in conditions else conditions[0]
     undisturbed = [key for key in table if key[3] == base]
@@ -120,7 +109,7 @@ def compare(runs: Mapping[str, Run]) -> Comparison:
         _group(tables, scores, "all", "", condition, [key for key in table if key[3] == condition])
         for condition in ([base, *others] if others else [])
     ]
-    not_in_all = tuple(score for score in SCORES if score not in scores and any(score in names for names in held))
+    not_in_all = tuple(score for score in ALL_SCORES if score not in scores and any(score in names for names in held))
     return Comparison(runs, scores, not_in_all, left_out, tuple(groups), tuple(disturbed))
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
 from mrirecon.reports import plots
-from mrirecon.reports.comparison import SCORES, Comparison, Group, compare
+from mrirecon.reports.comparison import Comparison, Group, compare
 from mrirecon.reports.inputs import CURVES, read_curves, read_gallery
 from mrirecon.reports.runs import condition_text, describe, score_of, volumes_of
 from mrirecon.reports.text import (
@@ -19,19 +20,19 @@ from mrirecon.reports.text import (
     difference_row,
     left_out_text,
     main_scores,
-    number,
     range_text,
     summary,
     units_text,
 )
 from mrirecon.system.atomic import write_whole
 
-_PLOTTED = ("ssim", "psnr", "nmse")
-_AXES = {"train/loss": "training loss", "val/ssim": "SSIM", "val/psnr": "PSNR dB", "val/nmse": "NMSE", "lr": "rate"}
+_MAIN = [SCORE_TABLE[name] for name in MAIN_SCORES]
+_AXES = {"train/loss": "training loss", **{f"val/{score.name}": score.heading for score in _MAIN}, "lr": "rate"}
 _TITLES = {
-    "train/loss": "Training loss", "val/ssim": "Validation SSIM", "val/psnr": "Validation PSNR",
-    "val/nmse": "Validation NMSE", "lr": "Learning rate",
-}  # fmt: skip
+    "train/loss": "Training loss",
+    **{f"val/{score.name}": f"Validation {score.label}" for score in _MAIN},
+    "lr": "Learning rate",
+}
 
 
 def write_report(
@@ -52,8 +53,8 @@ def write_report(
         comparison=comparison,
         summary=summary(comparison),
         left_out=left_out_text(comparison),
-        scores=[(score, SCORES[score].label) for score in comparison.scores],
-        not_in_all=[SCORES[score].label for score in comparison.not_in_all],
+        scores=[(score, SCORE_TABLE[score].heading) for score in comparison.scores],
+        not_in_all=[SCORE_TABLE[score].heading for score in comparison.not_in_all],
         tables=[_table(comparison, group) for group in comparison.groups],
         differences=_differences(comparison, comparison.groups, main_scores(comparison)),
         all_differences=_differences(comparison, comparison.groups),
@@ -107,7 +108,7 @@ def _table(comparison: Comparison, group: Group) -> dict[str, Any]:
 
 
 def _shown(interval: Any, score: str) -> tuple[str, str]:
-    return number(interval.mean, score), range_text(interval, score)
+    return SCORE_TABLE[score].shown(interval.mean), range_text(interval, score)
 
 
 def _differences(
@@ -137,9 +138,9 @@ def _distributions(comparison: Comparison) -> list[tuple[str, list[Markup]]]:
     found = []
     for group in _panels(comparison):
         figures = []
-        for score in (score for score in _PLOTTED if score in comparison.scores):
+        for score in (score for score in MAIN_SCORES if score in comparison.scores):
             values = _values(comparison, group, score)
-            label = SCORES[score].label
+            label = SCORE_TABLE[score].heading
             text = f"{label} of every volume by run: {group.title}; {_means_in_words(comparison, group, score)}"
             figures.append(Markup(plots.distribution(values, label, text)))
         found.append((f"{group.title} ({units_text(group)})", figures))
@@ -153,7 +154,8 @@ def _values(comparison: Comparison, group: Group, score: str) -> dict[str, list[
 
 def _means_in_words(comparison: Comparison, group: Group, score: str) -> str:
     means = {name: group.means[score][name].interval for name in comparison.runs}
-    return ", ".join(f"{name} mean {number(i.mean, score) if i else 'undefined'}" for name, i in means.items())
+    shown = {name: SCORE_TABLE[score].shown(i.mean) if i else "undefined" for name, i in means.items()}
+    return ", ".join(f"{name} mean {mean}" for name, mean in shown.items())
 
 
 def _slices(comparison: Comparison) -> list[tuple[str, Markup]]:
@@ -215,7 +217,7 @@ def _curves(comparison: Comparison, folders: Mapping[str, Path]) -> list[tuple[s
 def _undefined(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     """Every score that has no value: run, volume, score, reason."""
     return [
-        (name, describe(key), SCORES[score].label if score in SCORES else score, str(reason))
+        (name, describe(key), SCORE_TABLE[score].heading if score in SCORE_TABLE else score, str(reason))
         for name, run in comparison.runs.items()
         for key, volume in volumes_of(run).items()
         for score, reason in (volume.get("undefined") or {}).items()
@@ -233,8 +235,7 @@ def _volumes(comparison: Comparison) -> list[tuple[str, str, str, str, list[str]
 
 
 def _scores_of(volume: Mapping[str, Any], comparison: Comparison) -> list[str]:
-    values = [(score, score_of(volume, score)) for score in comparison.scores]
-    return ["-" if value is None else number(value, score) for score, value in values]
+    return [SCORE_TABLE[score].shown(score_of(volume, score)) for score in comparison.scores]
 
 
 def _provenance(comparison: Comparison) -> list[tuple[str, dict[str, str], str]]:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mrirecon.errors import InputError
+from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
 
-CURVES = ("train/loss", "val/ssim", "val/psnr", "val/nmse", "lr")
+CURVES = ("train/loss", *(f"val/{name}" for name in MAIN_SCORES), "lr")
 EVENTS = "events.out.tfevents.*"
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -68,7 +69,7 @@ def _times(acceleration: Any) -> str | None:
 
 def _ssim(entry: Mapping[str, Any], key: str, label: str) -> str | None:
     value = entry.get(key)
-    return f"{label} {value:.4f}" if isinstance(value, (int, float)) else None
+    return f"{label} {SCORE_TABLE['ssim'].shown(value)}" if isinstance(value, (int, float)) else None
 
 
 def read_curves(folder: Path) -> dict[str, tuple[list[float], list[float]]]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from skimage.filters import gaussian
 
+from mrirecon.metrics.scores import MAIN_SCORES
 from mrirecon.metrics.volume import VolumeScores
 
 SIZES = ((7, 7), (7, 31), (33, 8), (64, 65), (96, 96), (128, 196), (203, 203), (320, 320), (640, 372))
@@ -90,7 +91,7 @@ def theirs(volume: Volume) -> dict[str, float]:
 
 def largest_differences(count: int, seed: int = 0) -> Difference:
     """Ours against theirs over `count` random volumes; a score that only one of the two has is infinitely off."""
-    worst = {"ssim": 0.0, "psnr": 0.0, "nmse": 0.0}
+    worst = dict.fromkeys(MAIN_SCORES, 0.0)
     for volume in random_volumes(count, seed):
         found, expected = ours(volume), theirs(volume)
         for score in worst:

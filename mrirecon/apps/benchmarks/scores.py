@@ -21,7 +21,7 @@ NOTES = [
 _ROUNDS = 9
 _START = """
 import time
-import mrirecon.metrics.windows
+import mrirecon.metrics.ssim_cpu
 started = time.perf_counter()
 mrirecon.metrics.ssim_cpu.compiled()
 print(time.perf_counter() - started)

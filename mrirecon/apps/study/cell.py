@@ -15,7 +15,7 @@ from mrirecon.config.compose import flatten, json_config, plain
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.provenance import versions
 from mrirecon.errors import ConfigError, DivergedError, InputError
-from mrirecon.metrics.scores import SCORES
+from mrirecon.metrics.scores import MAIN_SCORES
 from mrirecon.system.atomic import write_json
 from mrirecon.training.callbacks.baseline import ZeroFilledLine
 from mrirecon.training.callbacks.curves import Curves
@@ -87,7 +87,7 @@ def _measured(trainer: pl.Trainer, module: ReconModule, curves: Curves) -> dict[
         dataset = data.sets["val"]
         volumes = [
             {"name": dataset.volume(row["volume"])[0].name, "mask": dataset.volume(row["volume"])[1]}
-            | {"patient": dataset.volume(row["volume"])[0].patient, **{score: row[score] for score in SCORES}}
+            | {"patient": dataset.volume(row["volume"])[0].patient, **{score: row[score] for score in MAIN_SCORES}}
             for row in module.validated[1]["volumes"]
         ]
     lines = [c for c in trainer.callbacks if isinstance(c, ZeroFilledLine)]  # type: ignore[attr-defined]

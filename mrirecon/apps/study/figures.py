@@ -11,6 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from mrirecon.apps.study.results import Family, PartResults, Run, Setting
+from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.reports.plots import colour_of, dash_of, svg_panel
 
 _MOST_LINES = 7  # in one panel
@@ -134,7 +135,8 @@ def heat_map(results: PartResults) -> str | None:
         place = rows.index(family.axes[axes[0]]), columns.index(family.axes[axes[1]])
         if family.best is not None:
             values[place] = family.best.score
-        words[place] = f"{values[place]:.3f}".lstrip("0") if family.best else "div." if family.is_diverged else "-"
+        shown = SCORE_TABLE["ssim"].shown_short(float(values[place])).lstrip("0")
+        words[place] = shown if family.best else "div." if family.is_diverged else "-"
     if np.isnan(values).all():
         return None
     floor = 0.0 if results.zero_filled is None else results.zero_filled - 0.05

@@ -5,10 +5,12 @@ from statistics import fmean, pstdev
 
 import numpy as np
 
-from mrirecon.apps.study.intervals import difference, mean_interval
+from mrirecon.apps.study.intervals import Interval, difference, mean_interval
 from mrirecon.apps.study.regimes import step_size
 from mrirecon.apps.study.results import Family, PartResults, Setting, label_of, to_reach
+from mrirecon.metrics.scores import SCORE_TABLE
 
+_SSIM = SCORE_TABLE["ssim"]
 _MOST_NAMES = 6  # in a sentence
 _LEAST_TAIL = 3  # validations in the last quarter, to speak of how they vary
 
@@ -36,7 +38,7 @@ def ranking(results: PartResults) -> list[str]:
     """Which is best, and which cannot be told from it."""
     ranked = results.ranked
     first = _best(ranked[0])
-    words = f"Best: {ranked[0].label}{_at_lr(first)}, SSIM {_interval(first)}"
+    words = f"Best: {ranked[0].label}{_at_lr(first)}, SSIM {_with_interval(mean_interval(first))}"
     if first.zero_filled is not None:
         worse_than = " and is not reached" if (first.score or 0.0) <= first.zero_filled else ""
         words += f" (zero-filled {_ssim(first.zero_filled)}{worse_than})"
@@ -166,7 +168,7 @@ def near_optimum(results: PartResults) -> list[str]:
             return ranking(results)
         found.append(
             f"{family.label}{_at_lr(setting)}: SSIM {_ssim(setting.score)} at the end; in the last quarter its "
-            f"validation SSIM varies by {fmean(pstdev(tail) for tail in tails):.4f} (standard deviation) and the loss "
+            f"validation SSIM varies by {_SSIM.shown(fmean(map(pstdev, tails)))} (standard deviation) and the loss "
             f"by {100 * fmean(noise):.1f} % from step to step."
         )
     return [*found, *ranking(results)]
@@ -191,11 +193,10 @@ def against_baselines(results: PartResults) -> list[str]:
         gap = difference(_best(first), _best(family))
         if gap is None:
             return ranking(results)
-        size = f"{gap.mean:+.4f}" + ("" if gap.low is None else f" [{gap.low:+.4f}, {gap.high:+.4f}]")
         found.append(
             f"{first.label}{_at_lr(_best(first))} {_ssim(_best(first).score)} against "
             f"{family.label}{_at_lr(_best(family))} {_ssim(_best(family).score)}: "
-            f"{size} in SSIM."
+            f"{_with_interval(gap, signed=True)} in SSIM."
         )
     return found or ranking(results)
 
@@ -220,13 +221,14 @@ def _at_lr(setting: Setting) -> str:
     return f" at {setting.chosen}" if setting.chosen else ""
 
 
-def _interval(setting: Setting) -> str:
-    found = mean_interval(setting)
-    return f"{found.mean:.4f}" + ("" if found.low is None else f" [{found.low:.4f}, {found.high:.4f}]")
+def _with_interval(found: Interval, signed: bool = False) -> str:
+    """A mean SSIM, or a difference of two, with its interval where it has one.  -> "0.7531 [0.7410, 0.7652]" """
+    mean, low, high = (_SSIM.shown(value, signed=signed) for value in (found.mean, found.low, found.high))
+    return mean if found.low is None else f"{mean} [{low}, {high}]"
 
 
 def _ssim(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
+    return _SSIM.shown(value, undefined="undefined")
 
 
 def _list(names: Sequence[str]) -> str:

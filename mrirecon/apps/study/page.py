@@ -13,8 +13,11 @@ from mrirecon.apps.study.findings import findings
 from mrirecon.apps.study.intervals import Interval, difference, mean_interval
 from mrirecon.apps.study.plan import Cell, Study
 from mrirecon.apps.study.results import Family, PartResults, Setting, read_part, to_reach
+from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.reports.html import template
 from mrirecon.system.atomic import write_whole
+
+_SSIM, _PSNR = SCORE_TABLE["ssim"], SCORE_TABLE["psnr"]
 
 
 class Row(NamedTuple):
@@ -46,6 +49,8 @@ def write_page(study: Study, cells: Sequence[Cell], command: str) -> tuple[Path,
     devices = sorted({each.content["device"] for results in parts for each in results.runs})
     page = template("study.html.jinja", Path(__file__).parent).render(
         study=study,
+        ssim=_SSIM,
+        psnr=_PSNR,
         parts=[_part(results, found[results.part.name]) for results in parts],
         command=command,
         made_by={
@@ -95,16 +100,15 @@ def _row(results: PartResults, place: int, family: Family) -> Row:
     assert setting is not None
     interval, first = mean_interval(setting), results.ranked[0].best
     assert first is not None
-    psnr = setting.mean("psnr")
     return Row(
         place=str(place + 1),
         label=family.label,
         seeds=str(len(setting.runs)) if setting.runs[0].is_trained else "",
         chosen=setting.chosen,
-        ssim=f"{interval.mean:.4f}",
-        interval=_range(interval, ".4f"),
+        ssim=_SSIM.shown(interval.mean),
+        interval=_range(interval),
         behind="" if setting is first else _signed(difference(setting, first)),
-        psnr="-" if psnr is None else f"{psnr:.2f}",
+        psnr=_PSNR.shown(setting.mean("psnr")),
         usable=_usable(results, family),
         reach=_reach(setting, results.reach),
         cost=_cost(setting),
@@ -113,14 +117,15 @@ def _row(results: PartResults, place: int, family: Family) -> Row:
     )
 
 
-def _range(interval: Interval, form: str) -> str:
-    return "" if interval.low is None else f"[{interval.low:{form}}, {interval.high:{form}}]"
+def _range(interval: Interval, signed: bool = False) -> str:
+    low, high = (_SSIM.shown(end, signed=signed) for end in (interval.low, interval.high))
+    return "" if interval.low is None else f"[{low}, {high}]"
 
 
 def _signed(interval: Interval | None) -> str:
     if interval is None:
         return "other volumes"
-    return f"{interval.mean:+.4f} {_range(interval, '+.4f')}"
+    return f"{_SSIM.shown(interval.mean, signed=True)} {_range(interval, signed=True)}"
 
 
 def _usable(results: PartResults, family: Family) -> str:

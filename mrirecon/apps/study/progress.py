@@ -8,6 +8,7 @@ from typing import Any
 
 from mrirecon.apps.study.cell import is_finished, read_cell
 from mrirecon.apps.study.plan import Cell, Study
+from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.system.atomic import write_json
 from mrirecon.system.progress import duration
 
@@ -40,4 +41,4 @@ def _outcome(content: dict[str, Any]) -> str:
     if content["status"] == "diverged":
         return f"diverged after {content['num_steps']} steps"
     ssim = content["validations"][-1]["ssim"]
-    return "SSIM undefined" if ssim is None else f"SSIM {ssim:.4f}"
+    return f"SSIM {SCORE_TABLE['ssim'].shown(ssim, undefined='undefined')}"

@@ -11,16 +11,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from mrirecon.apps.tuning.storage import DEFAULT, REASON, Search, is_result, ranked
+from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
 
 OVERRIDES, SCORES = "overrides", "scores"  # of a trial: what was drawn, and all its scores
 _FEWEST = 10  # trials with a score that say anything about what mattered
-_FORMATS = {"ssim": ".4f", "psnr": ".2f", "nmse": ".4f"}
 
 
 def trial_line(trial: FrozenTrial, search: Search, metric: str, num_trials: int, seconds: float | None) -> str:
     """`trial 7 (8/30)  val/ssim 0.7421  best 0.7533 (trial 4)  pruned 2  left 12 min  optimizer.lr=0.002`"""
     trials, best = search.trials(), search.best()
-    best_text = "-" if best is None else f"{best.values[0]:{_FORMATS[metric]}} (trial {best.number})"
+    best_text = "-" if best is None else f"{SCORE_TABLE[metric].shown(best.values[0])} (trial {best.number})"
     parts = [
         f"trial {trial.number} ({sum(map(is_result, trials))}/{num_trials})",
         f"val/{metric} {_outcome(trial, metric)}",
@@ -45,11 +45,11 @@ def print_summary(search: Search, metric: str, num_shown: int = 5) -> None:
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
     complete = ranked([t for t in search.trials() if t.state == TrialState.COMPLETE], search.is_maximized)
     table = Table(title=f"Best of {len(complete)} trials that ran to their end", title_justify="left")
-    for column in ("trial", *(f"val/{name}" for name in _FORMATS)):
+    for column in ("trial", *(f"val/{name}" for name in MAIN_SCORES)):
         table.add_column(column, justify="right")
     table.add_column("settings")
     for trial in complete[:num_shown]:
-        scores = [_number(trial.user_attrs[SCORES][name], name) for name in _FORMATS]
+        scores = [SCORE_TABLE[name].shown(trial.user_attrs[SCORES][name]) for name in MAIN_SCORES]
         table.add_row(str(trial.number), *scores, escape(_settings(trial)))
     console.print(table)
     shares = importances(search)
@@ -97,17 +97,13 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
 def _outcome(trial: FrozenTrial, metric: str) -> str:
     reason: str | None = trial.user_attrs.get(REASON)
     if trial.state == TrialState.COMPLETE:
-        return _number(trial.values[0], metric)
+        return SCORE_TABLE[metric].shown(trial.values[0])
     if reason is not None:
         return reason.partition(":")[0]
     scores = trial.user_attrs.get(SCORES)
-    return "-" if scores is None else f"{_number(scores[metric], metric)}, pruned"
+    return "-" if scores is None else f"{SCORE_TABLE[metric].shown(scores[metric])}, pruned"
 
 
 def _settings(trial: FrozenTrial) -> str:
     overrides: Sequence[str] = trial.user_attrs.get(OVERRIDES, ())
     return " ".join([*(["default"] if trial.user_attrs.get(DEFAULT) else []), *overrides])
-
-
-def _number(value: float | None, metric: str) -> str:
-    return "-" if value is None else format(value, _FORMATS[metric])

@@ -16,9 +16,11 @@ from mrirecon.data.catalog.volumes import Progress
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.provenance import data_digest
 from mrirecon.errors import ConfigError, DivergedError, InputError
+from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
 from mrirecon.training.callbacks.record import write_final
 
-METRICS = {"ssim": "maximize", "psnr": "maximize", "nmse": "minimize"}
+METRICS = {name: SCORE_TABLE[name].direction for name in MAIN_SCORES}
+"""What a search can be for, and its direction."""
 _READ_BY = ("data", "mask", "augmentation", "split", "seed")
 
 Report = Callable[[float, int], bool]
@@ -60,7 +62,7 @@ class Reporter(pl.Callback):
         score = results[self.metric]
         if score is None:
             raise InputError(f"the {self.metric} of every validation volume is undefined: check the targets")
-        sign = 1 if METRICS[self.metric] == "maximize" else -1
+        sign = SCORE_TABLE[self.metric].sign
         if self.best is None or sign * score > sign * self.best[self.metric]:
             self.best = results
         self.is_pruned = self.report(score, trainer.current_epoch + 1)

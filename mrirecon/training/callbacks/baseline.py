@@ -4,7 +4,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from mrirecon.metrics.scores import SCORES
+from mrirecon.metrics.scores import MAIN_SCORES
 from mrirecon.metrics.volume import VolumeScores
 from mrirecon.training.callbacks.dashboard import writer_of
 
@@ -32,7 +32,7 @@ class ZeroFilledLine(pl.Callback):
         if self.scores is None:
             assert pl_module.baseline is not None
             results = pl_module.baseline.compute()  # every rank has its part in it
-            self.scores = {name: results[name] for name in SCORES if results[name] is not None}
+            self.scores = {name: results[name] for name in MAIN_SCORES if results[name] is not None}
             pl_module.baseline = None
             self._draw(trainer, self._first_step)
         self._draw(trainer, trainer.global_step)

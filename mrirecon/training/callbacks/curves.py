@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from mrirecon.metrics.scores import SCORES
+from mrirecon.metrics.scores import MAIN_SCORES
 from mrirecon.physics.sample import Sample
 
 
@@ -59,7 +59,7 @@ class Curves(pl.Callback):
         if trainer.sanity_checking or pl_module.validated is None:
             return
         step, results = pl_module.validated
-        scores = {name: results[name] for name in (*SCORES, "loss")}
+        scores = {name: results[name] for name in (*MAIN_SCORES, "loss")}
         passes = trainer.current_epoch + 1 if self.num_slices else 0
         self.validations.append({"step": step, "passes": passes, "num_slices": self.num_slices, **scores})
 

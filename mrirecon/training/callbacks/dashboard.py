@@ -10,13 +10,15 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from torch.utils.tensorboard import SummaryWriter
 
+from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
+
 # Category -> chart -> the tags it shows, as regular expressions from a tag's first character on.
 CHARTS = {
     "loss": {"training": ["train/loss$"], "validation": ["val/loss$"]},
     "scores, with those of zero-filled as a line": {
-        "SSIM": ["val/ssim$", "zero_filled/ssim$"],
-        "PSNR (dB)": ["val/psnr$", "zero_filled/psnr$"],
-        "NMSE": ["val/nmse$", "zero_filled/nmse$"],
+        f"{score.label} ({score.unit})" if score.unit else score.label: [f"val/{name}$", f"zero_filled/{name}$"]
+        for name, score in SCORE_TABLE.items()
+        if name in MAIN_SCORES
     },
     "optimizer": {
         "learning rate": ["lr$"],

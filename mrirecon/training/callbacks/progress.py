@@ -8,6 +8,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
 
+from mrirecon.metrics.scores import MAIN_SCORES
+
 
 class PlainProgress(ProgressBar):
     """One line at most every `every` seconds, and one per validation: for log files and dumb terminals."""
@@ -35,7 +37,7 @@ class PlainProgress(ProgressBar):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
-            names = ("train/loss", "val/loss", "val/ssim", "val/psnr", "val/nmse", "slices/s")
+            names = ("train/loss", "val/loss", *(f"val/{name}" for name in MAIN_SCORES), "slices/s")
             self._say(trainer, "validated", names)
 
     def _say(self, trainer: pl.Trainer, what: str, names: tuple[str, ...]) -> None:

@@ -9,14 +9,14 @@ from mrirecon.config.compose import flatten
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.provenance import conventions, data_digest, versions
 from mrirecon.data.sources import MaskedSlices
-from mrirecon.metrics.scores import SCORES
+from mrirecon.metrics.scores import MAIN_SCORES
 from mrirecon.system.invocation import command_line
 from mrirecon.training.callbacks.dashboard import bullets, end_session, start_session, writer_of
 
 # In the HParams tab: these keys, and these groups whole.
 _COMPARED = ("seed", "data.root", "data.challenge", "data.batch_size", "trainer.max_epochs", "trainer.precision")
 _GROUPS = ("mask", "model", "loss", "optimizer", "scheduler")
-FINAL = ("final/ssim", "final/psnr", "final/nmse")
+FINAL = tuple(f"final/{name}" for name in MAIN_SCORES)
 
 
 class Record(pl.Callback):
@@ -57,7 +57,7 @@ def validation_scores(trainer: pl.Trainer, pl_module: Any) -> dict[str, Any] | N
     datamodule: ReconDataModule = trainer.datamodule  # type: ignore[attr-defined]
     num_scored = sum(volume["num_slices"] for volume in results["volumes"])
     how = conventions(datamodule, datamodule.sets["val"], num_scored)
-    return {**{score: results[score] for score in SCORES}, "conventions": how}
+    return {**{score: results[score] for score in MAIN_SCORES}, "conventions": how}
 
 
 def write_final(logger: Any, scores: dict[str, Any], step: int) -> None:
