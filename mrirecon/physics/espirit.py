@@ -79,10 +79,10 @@ def espirit(
     threshold: float = 0.02,
     num_iterations: int = 30,
 ) -> Tensor:
-    """Sensitivity maps, their root sum of squares 1 everywhere.  (b coil h w), (b 1 1|h w) -> (b coil h w)
+    """Sensitivity maps with root sum of squares 1 everywhere.  (b coil h w), (b 1 1|h w) -> (b coil h w)
 
-    The first map of each pixel, with the phase at which the coil-combined image of the centre alone is real and
-    positive. Nothing is set to zero outside the object. One coil has only that phase. No gradient runs through them.
+    The first set of maps, with the phase that makes the coil-combined low-resolution image real and positive. The maps
+    are not masked outside the object. For a single coil they hold that phase alone. Not differentiable.
 
     acs_mask: bool, what is fully sampled; of it the middle `calib_width` rows and columns count.
     kernel_width: of the calibration kernel; less in a direction where the centre has fewer than twice as many samples.
@@ -95,7 +95,7 @@ def espirit(
 
 
 def calibration_box(acs_mask: Tensor, calib_width: int) -> tuple[slice, slice]:
-    """The rows and columns in the middle of k-space that hold the fully sampled centre.  bool (h w)
+    """Rows and columns of the fully sampled centre of k-space, for calibration.  bool (h w)
 
     Raises InputError where the centre of k-space was not sampled.
     """
@@ -109,7 +109,7 @@ def calibration_box(acs_mask: Tensor, calib_width: int) -> tuple[slice, slice]:
 
 
 def _run(sampled: Tensor, width: int) -> slice:
-    """The unbroken run of samples around the middle, at most `width` long.  bool (n)"""
+    """Contiguous samples around the centre, at most `width` of them.  bool (n)"""
     n = len(sampled)
     gaps = torch.nonzero(~sampled)[:, 0].tolist()
     start = max([gap + 1 for gap in gaps if gap < n // 2], default=0)
@@ -120,8 +120,8 @@ def _run(sampled: Tensor, width: int) -> slice:
 def signal_projector(calib: Tensor, sampled: Tensor, kernel: tuple[int, int], threshold: float) -> Tensor:
     """The projector onto what patches of k-space look like.  (*b coil i j), (i j) -> (*b coil m n coil m n)
 
-    The signal space of the calibration matrix (section "Theory", k-space part), from the eigenvectors of its Gram
-    matrix. Patches with an unsampled element do not count.
+    From the eigenvectors of its Gram matrix (section "Theory", k-space part). Patches with an unsampled element are
+    left out.
     """
     coils = calib.shape[-3]
     patches = calib.unfold(-2, kernel[0], 1).unfold(-2, kernel[1], 1).flatten(-4, -3).movedim(-3, -4).flatten(-3)
@@ -135,8 +135,8 @@ def signal_projector(calib: Tensor, sampled: Tensor, kernel: tuple[int, int], th
 def image_operator(projector: Tensor, size: tuple[int, int]) -> Tensor:
     """The projector, averaged over all places in k-space, at every pixel.  (*b coil m n coil m n) -> (*b h w coil coil)
 
-    An average over shifts is a convolution in k-space, so it acts on each pixel's coil vector alone; sensitivities are
-    its eigenvectors of eigenvalue 1 (Eq. 12).
+    The average over shifts is a convolution in k-space, so in image space it acts on the coil vector of each pixel;
+    sensitivities are its eigenvectors of eigenvalue 1 (Eq. 12).
     """
     coils, m, n = projector.shape[-3:]
     kernel = projector.new_zeros(*projector.shape[:-6], 2 * m - 1, 2 * n - 1, coils, coils)
@@ -154,7 +154,7 @@ def _waves(extent: int, size: int, like: Tensor) -> Tensor:
     """exp(2 pi i d x / size) for displacements |d| < extent and centred x.  -> (size 2*extent-1)"""
     x = torch.arange(size, device=like.device) - size // 2
     d = torch.arange(1 - extent, extent, device=like.device)
-    turns = torch.remainder(torch.outer(x, d), size) / size  # whole turns taken off while they are whole numbers
+    turns = torch.remainder(torch.outer(x, d), size) / size  # reduced while still integers, for precision
     return torch.polar(torch.ones_like(turns), 2 * torch.pi * turns).to(like.dtype)
 
 
