@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> None:
     check_search(model, **cfg.search)
     datamodule = build_datamodule(cfg, CountProgress())
 
-    def score(weight: float) -> Report:
+    def score(weight: float) -> Metrics:
         model.reg_weight = weight
         return evaluate(*build_evaluation(cfg, model), datamodule, None)
 

@@ -35,10 +35,10 @@ def main(cfg: DictConfig) -> None:
     if trainer.is_global_zero:
         origin = origin_of(trainer, module, cfg.ckpt)
         name = Path(cfg.ckpt).name if cfg.ckpt else type(model).__name__
-        reports = {name: report(passes, origin)}
+        reports = {name: metrics_of(passes, origin)}
         write_json(output / "metrics.json", *reports.values())
         if beside:
-            zero_filled = report(passes, baseline_origin(origin), baseline=True)
+            zero_filled = metrics_of(passes, baseline_origin(origin), baseline=True)
             write_json(output / "zero_filled.json", zero_filled)
             reports = {"zero-filled": zero_filled, **reports}
         write_gallery(output / "gallery", trainer, module, passes, cfg.gallery)

@@ -18,7 +18,7 @@ from mrirecon.errors import ConfigError, InputError
 from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.reports import statistics
 from mrirecon.reports.comparison import Difference, compare
-from mrirecon.reports.runs import check_comparable, check_run, describe, key_of, read_run
+from mrirecon.reports.runs import check_comparable, check_run, describe, read_run, volume_key
 from mrirecon.reports.statistics import mean_interval, signed_rank
 from mrirecon.reports.text import best_runs, p_text, print_comparison, summary, verdict
 
@@ -316,7 +316,7 @@ def test_a_run_is_read_from_its_folder_or_its_file(tmp_path: Path) -> None:
 
 
 def test_words_name_a_volume() -> None:
-    key = key_of({"name": "a.h5", "folder": "b", "mask": "8x", "condition": "noise 1"})
+    key = volume_key({"name": "a.h5", "folder": "b", "mask": "8x", "condition": "noise 1"})
     assert describe(key) == "b/a.h5, mask 8x, noise 1"
 
 

@@ -11,13 +11,13 @@ from rich.table import Table
 from torch import nn
 
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.evaluation.scoring import Report
+from mrirecon.evaluation.scoring import Metrics
 from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _DIGITS = 3  # of a weight: as many as one types
 
-Trials = dict[float, Report]
+Trials = dict[float, Metrics]
 
 
 def check_search(model: nn.Module, score: str, low: float, high: float, num_grid: int, num_refinements: int) -> None:
@@ -35,7 +35,7 @@ def check_search(model: nn.Module, score: str, low: float, high: float, num_grid
 
 
 def search(
-    evaluate: Callable[[float], Report], score: str, low: float, high: float, num_grid: int, num_refinements: int
+    evaluate: Callable[[float], Metrics], score: str, low: float, high: float, num_grid: int, num_refinements: int
 ) -> Trials:
     """Reports of a logarithmic grid from `low` to `high`, then of golden-section steps between its best's neighbours.
 
@@ -67,7 +67,7 @@ def best_weight(trials: Trials, score: str) -> float:
     return max(sorted(trials), key=lambda weight: _gain(trials[weight], score))
 
 
-def _gain(report: Report, score: str) -> float:
+def _gain(report: Metrics, score: str) -> float:
     if report[score] is None:
         raise InputError(
             f"the {score} of every volume is undefined, so no lambda is better than another: check the targets"

@@ -20,7 +20,7 @@ from mrirecon.training.module import ReconModule
 
 log = logging.getLogger(__name__)
 
-Report = dict[str, Any]
+Metrics = dict[str, Any]
 ALL = "all"
 
 
@@ -35,9 +35,9 @@ class Pass(NamedTuple):
     zero_filled: Mapping[str, Any] | None  # the same of the zero-filled images
 
 
-def evaluate(trainer: pl.Trainer, module: ReconModule, datamodule: ReconDataModule, ckpt: str | None) -> Report:
-    """Every score of the split `datamodule.split`, as it is.  -> the content of metrics.json, see `report`"""
-    return report(run_passes(trainer, module, datamodule), origin_of(trainer, module, ckpt))
+def evaluate(trainer: pl.Trainer, module: ReconModule, datamodule: ReconDataModule, ckpt: str | None) -> Metrics:
+    """Every score of the split `datamodule.split`, as it is.  -> the content of metrics.json, see `metrics_of`"""
+    return metrics_of(run_passes(trainer, module, datamodule), origin_of(trainer, module, ckpt))
 
 
 def run_passes(
@@ -90,7 +90,7 @@ def baseline_origin(origin: Origin) -> Origin:
     return origin._replace(checkpoint=None, model=model_name(ZeroFilled.__name__))
 
 
-def report(passes: Sequence[Pass], origin: Origin, baseline: bool = False) -> Report:
+def metrics_of(passes: Sequence[Pass], origin: Origin, baseline: bool = False) -> Metrics:
     """The content of metrics.json, of the model or of the zero-filled images beside it.
 
     Per score its mean over the volumes without a condition; `num_undefined`, `volumes`, `grid` (the means per

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from mrirecon.errors import ConfigError
 from mrirecon.metrics.scores import ALL_SCORES, SCORE_TABLE
-from mrirecon.reports.runs import Key, Run, check_comparable, check_run, in_common, score_of, volumes_of
-from mrirecon.reports.statistics import Interval, SignedRank, mean_interval, signed_rank
+from mrirecon.reports.runs import Run, VolumeKey, check_comparable, check_run, in_common, score_of, volumes_of
+from mrirecon.reports.statistics import ConfidenceInterval, SignedRank, mean_interval, signed_rank
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 """The same volumes of every run, in one order."""
@@ -18,7 +18,7 @@ Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 class Mean(NamedTuple):
     """A run's mean of one score over a group."""
 
-    interval: Interval | None  # None: no volume has the score
+    interval: ConfidenceInterval | None  # None: no volume has the score
     num_volumes: int
     num_undefined: int
 
@@ -29,7 +29,7 @@ class Difference(NamedTuple):
     first: str
     second: str
     score: str
-    interval: Interval | None  # None: there is no such volume
+    interval: ConfidenceInterval | None  # None: there is no such volume
     test: SignedRank | None
     num_pairs: int
     num_dropped: int
@@ -49,7 +49,7 @@ class Group:
     acquisition: str
     acceleration: str
     condition: str
-    keys: tuple[Key, ...]
+    keys: tuple[VolumeKey, ...]
     effective: float  # acquirable points per sampled point, mean over volumes
     num_scans: int  # a scan counts once, however many masks it was scored with
     num_units: int  # patients where several are known, else scans
@@ -119,10 +119,12 @@ def acceleration_of(volume: Mapping[str, Any]) -> str:
     return str(volume.get("mask") or (f"{nominal:g}x" if nominal else ""))
 
 
-def _split(table: Mapping[Key, Mapping[str, Any]], keys: Sequence[Key]) -> Iterator[tuple[tuple[str, str], list[Key]]]:
+def _split(
+    table: Mapping[VolumeKey, Mapping[str, Any]], keys: Sequence[VolumeKey]
+) -> Iterator[tuple[tuple[str, str], list[VolumeKey]]]:
     """Per contrast and acceleration, per acceleration, all; none that only repeats another."""
-    by_both: dict[tuple[str, str], list[Key]] = {}
-    by_acceleration: dict[str, list[Key]] = {}
+    by_both: dict[tuple[str, str], list[VolumeKey]] = {}
+    by_acceleration: dict[str, list[VolumeKey]] = {}
     for key in keys:
         acquisition, acceleration = table[key]["acquisition"], acceleration_of(table[key])
         by_both.setdefault((acquisition, acceleration), []).append(key)
@@ -137,12 +139,12 @@ def _split(table: Mapping[Key, Mapping[str, Any]], keys: Sequence[Key]) -> Itera
 
 
 def _group(
-    tables: Mapping[str, Mapping[Key, Mapping[str, Any]]],
+    tables: Mapping[str, Mapping[VolumeKey, Mapping[str, Any]]],
     scores: Sequence[str],
     acquisition: str,
     acceleration: str,
     condition: str,
-    keys: Sequence[Key],
+    keys: Sequence[VolumeKey],
 ) -> Group:
     rows = {name: [table[key] for key in keys] for name, table in tables.items()}
     first = next(iter(rows.values()))

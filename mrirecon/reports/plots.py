@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from mrirecon.reports.statistics import Interval
+from mrirecon.reports.statistics import ConfidenceInterval
 
 Values = Mapping[str, Sequence[float | None]]
 Curve = tuple[Sequence[float], Sequence[float]]
@@ -99,7 +99,7 @@ def along_slices(curves: Mapping[str, Sequence[Curve]], label: str, description:
 
 
 def along_conditions(
-    places: Sequence[str], runs: Mapping[str, Sequence[Interval | None]], label: str, description: str
+    places: Sequence[str], runs: Mapping[str, Sequence[ConfidenceInterval | None]], label: str, description: str
 ) -> str:
     """Means with their intervals at each condition.  run -> (condition)  -> SVG"""
 
@@ -121,7 +121,7 @@ def along_conditions(
     return svg_panel(draw, description)
 
 
-def _reach(found: Interval) -> tuple[float, float]:
+def _reach(found: ConfidenceInterval) -> tuple[float, float]:
     """How far the interval goes below and above its mean; a mean without one has no bar."""
     if found.low is None or found.high is None:
         return 0.0, 0.0

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from mrirecon.errors import ConfigError, InputError
 
 Run = dict[str, Any]
-Key = tuple[str, str, str, str]
+VolumeKey = tuple[str, str, str, str]
 
 _MAX_BYTES = 1 << 30
 _NEEDED: dict[str, type | tuple[type, ...]] = {"name": str, "acquisition": str, "acceleration": (int, float)}
@@ -76,18 +76,18 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
 
 
-def key_of(volume: Mapping[str, Any]) -> Key:
+def volume_key(volume: Mapping[str, Any]) -> VolumeKey:
     """What volumes of two evaluations are paired by: folder, name, mask, condition."""
     folder, name, mask, condition = (str(volume.get(key) or "") for key in ("folder", "name", "mask", "condition"))
     return folder, name, mask, condition
 
 
-def volumes_of(run: Run) -> dict[Key, dict[str, Any]]:
+def volumes_of(run: Run) -> dict[VolumeKey, dict[str, Any]]:
     """The volumes of an evaluation by their key, in their order."""
-    return {key_of(volume): volume for volume in run["volumes"]}
+    return {volume_key(volume): volume for volume in run["volumes"]}
 
 
-def describe(key: Key) -> str:
+def describe(key: VolumeKey) -> str:
     """A key in words.  -> "file1.h5, mask 8x, noise 0.5" """
     folder, name, mask, condition = key
     path = f"{folder}/{name}" if folder else name
@@ -105,14 +105,14 @@ def in_common(runs: Mapping[str, Run]) -> tuple[dict[str, Run], tuple[str, ...]]
 
     Raises ConfigError where no condition is in all.
     """
-    conditions = {name: dict.fromkeys(key_of(volume)[3] for volume in run["volumes"]) for name, run in runs.items()}
+    conditions = {name: dict.fromkeys(volume_key(volume)[3] for volume in run["volumes"]) for name, run in runs.items()}
     everything = dict.fromkeys(condition for found in conditions.values() for condition in found)
     shared = [condition for condition in everything if all(condition in found for found in conditions.values())]
     if not shared:
         have = "; ".join(f"{name} has {', '.join(map(condition_text, found))}" for name, found in conditions.items())
         raise ConfigError(f"the runs have no condition in common: {have}; evaluate all under one of them")
     kept = {
-        name: run | {"volumes": [volume for volume in run["volumes"] if key_of(volume)[3] in shared]}
+        name: run | {"volumes": [volume for volume in run["volumes"] if volume_key(volume)[3] in shared]}
         for name, run in runs.items()
     }
     return kept, tuple(condition for condition in everything if condition not in shared)

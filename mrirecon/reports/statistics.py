@@ -16,11 +16,11 @@ MIN_PAIRS = 6
 _BATCH = 1 << 20  # numbers drawn at a time: bounds the memory, whatever the number of volumes
 
 
-class Interval(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """A mean with its confidence interval."""
 
     mean: float
-    low: float | None  # None: one unit alone says nothing about its spread
+    low: float | None  # None: a single value has no interval
     high: float | None
     num_units: int  # patients where known, else volumes
     method: str  # "BCa", "percentile", "constant" or "none"
@@ -38,7 +38,7 @@ class SignedRank(NamedTuple):
     reason: str  # why there is none, else ""
 
 
-def mean_interval(values: Sequence[float], units: Sequence[Hashable], seed: int = 0) -> Interval:
+def mean_interval(values: Sequence[float], units: Sequence[Hashable], seed: int = 0) -> ConfidenceInterval:
     """The mean of values and its 95 % bootstrap interval.
 
     Values of one unit (the volumes of one patient) are drawn together, because they are alike; every value keeps the
@@ -48,14 +48,14 @@ def mean_interval(values: Sequence[float], units: Sequence[Hashable], seed: int 
     sums, counts = _per_unit(values, units)
     mean = math.fsum(sums) / int(counts.sum())
     if len(sums) < 2:
-        return Interval(mean, None, None, len(sums), "none")
+        return ConfidenceInterval(mean, None, None, len(sums), "none")
     if np.ptp(sums / counts) == 0:
-        return Interval(mean, mean, mean, len(sums), "constant")
+        return ConfidenceInterval(mean, mean, mean, len(sums), "constant")
     for method in ("BCa", "percentile"):
         low, high = _bootstrap(sums, counts, method, seed)
         if math.isfinite(low) and math.isfinite(high):
             break
-    return Interval(mean, low, high, len(sums), method)
+    return ConfidenceInterval(mean, low, high, len(sums), method)
 
 
 def signed_rank(differences: Sequence[float], units: Sequence[Hashable]) -> SignedRank:

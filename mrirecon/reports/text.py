@@ -11,7 +11,7 @@ from rich.table import Table
 from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
 from mrirecon.reports.comparison import Comparison, Difference, Group, Mean
 from mrirecon.reports.runs import condition_text
-from mrirecon.reports.statistics import MIN_PAIRS, Interval
+from mrirecon.reports.statistics import MIN_PAIRS, ConfidenceInterval
 
 
 class DifferenceRow(NamedTuple):
@@ -26,7 +26,7 @@ class DifferenceRow(NamedTuple):
     pairs: str
 
 
-def range_text(interval: Interval, score: str, signed: bool = False) -> str:
+def range_text(interval: ConfidenceInterval, score: str, signed: bool = False) -> str:
     """The ends of an interval, or why there is none.  -> "[0.71, 0.79]" """
     if interval.low is None or interval.high is None:
         return "no interval"
@@ -34,7 +34,7 @@ def range_text(interval: Interval, score: str, signed: bool = False) -> str:
     return f"[{low}, {high}]"
 
 
-def _signed(interval: Interval, score: str) -> str:
+def _signed(interval: ConfidenceInterval, score: str) -> str:
     """A mean difference with its interval.  -> "+0.0123 [+0.0100, +0.0150]" """
     return f"{SCORE_TABLE[score].shown(interval.mean, signed=True)} {range_text(interval, score, True)}"
 

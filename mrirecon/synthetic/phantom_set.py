@@ -21,7 +21,7 @@ VERSION = 1
 """Raise it when the same parameters give other numbers: older folders are then refused, not used."""
 
 
-class Volume(NamedTuple):
+class PhantomVolume(NamedTuple):
     """One volume of the set, before it is simulated."""
 
     split: str
@@ -89,7 +89,7 @@ class PhantomSet:
         _expect(good, "center_fraction", most, self.center_fraction)
 
     @property
-    def volumes(self) -> list[Volume]:
+    def volumes(self) -> list[PhantomVolume]:
         """Every volume of the set, in the order of writing."""
         counts = zip(SPLITS, (self.num_train, self.num_val, self.num_test), strict=True)
         return [self._volume(split, number) for split, count in counts for number in range(count)]
@@ -119,7 +119,7 @@ class PhantomSet:
     def _plan(self, root: Path) -> Plan:
         return Plan([self._job(root, volume) for volume in self.volumes])
 
-    def _job(self, root: Path, volume: Volume) -> Job:
+    def _job(self, root: Path, volume: PhantomVolume) -> Job:
         return Job([*volume.paths(root).values()], lambda: self._write_volume(root, volume))
 
     def _names(self, root: Path) -> list[str]:
@@ -127,13 +127,13 @@ class PhantomSet:
         paths = (path for volume in self.volumes for path in volume.paths(Path(root)).values())
         return [path.relative_to(root).as_posix() for path in paths]
 
-    def _volume(self, split: str, number: int) -> Volume:
+    def _volume(self, split: str, number: int) -> PhantomVolume:
         rounds, contrast = divmod(number, len(phantom.ACQUISITIONS))
         # Shifted by one at every round of contrasts, so that each contrast comes in each size.
         recon_size, width = self.matrix_sizes[(number + rounds) % len(self.matrix_sizes)]
-        return Volume(split, number, phantom.ACQUISITIONS[contrast], recon_size, width)
+        return PhantomVolume(split, number, phantom.ACQUISITIONS[contrast], recon_size, width)
 
-    def _write_volume(self, root: Path, volume: Volume) -> None:
+    def _write_volume(self, root: Path, volume: PhantomVolume) -> None:
         paths = volume.paths(root)
         kspace, target, _ = self.simulate(volume)
         single = phantom.emulate_single_coil(kspace, target)
@@ -143,7 +143,7 @@ class PhantomSet:
         # Both targets, as in fastMRI's knee files; the first one gives the file its attribute `max`.
         self._write_file(volume, paths["singlecoil"], single.numpy(), esc | rss)
 
-    def simulate(self, volume: Volume) -> phantom.Phantom:
+    def simulate(self, volume: PhantomVolume) -> phantom.Phantom:
         """The fully sampled volume, the same at every call."""
         return phantom.simulate(
             volume.acquisition,
@@ -155,7 +155,9 @@ class PhantomSet:
             generator=phantom.volume_generator(self.seed, SPLITS.index(volume.split), volume.number),
         )
 
-    def _write_file(self, volume: Volume, path: Path, kspace: np.ndarray, targets: dict[str, np.ndarray]) -> None:
+    def _write_file(
+        self, volume: PhantomVolume, path: Path, kspace: np.ndarray, targets: dict[str, np.ndarray]
+    ) -> None:
         mask, attrs = None, None
         if volume.split == "test":
             mask_func = RandomMaskFunc([self.center_fraction], [self.acceleration])

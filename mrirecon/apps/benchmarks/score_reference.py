@@ -17,7 +17,7 @@ SIZES = ((7, 7), (7, 31), (33, 8), (64, 65), (96, 96), (128, 196), (203, 203), (
 KINDS = ("realistic", "offset", "equal", "tiny range", "zeros", "flat pred", "mirrored", "outlier")
 
 
-class Volume(NamedTuple):
+class ImagePair(NamedTuple):
     """A reconstruction and its target, float32 (slice y x); `data_range` None is the target's maximum."""
 
     kind: str
@@ -26,7 +26,7 @@ class Volume(NamedTuple):
     data_range: float | None = None
 
 
-class Difference(NamedTuple):
+class LargestDifferences(NamedTuple):
     """The largest disagreements: SSIM and PSNR in dB absolute, NMSE relative; and how many volumes were compared."""
 
     ssim: float
@@ -35,7 +35,7 @@ class Difference(NamedTuple):
     num_volumes: int
 
 
-def random_volumes(count: int, seed: int = 0) -> Iterator[Volume]:
+def random_volumes(count: int, seed: int = 0) -> Iterator[ImagePair]:
     """`count` volumes of all kinds, sizes and scales from 1e-8 to 1e4, in turns."""
     rng = np.random.default_rng(seed)
     for index in range(count):
@@ -43,7 +43,7 @@ def random_volumes(count: int, seed: int = 0) -> Iterator[Volume]:
         yield make(KINDS[index % len(KINDS)], size, 10 ** rng.uniform(-8, 4), rng)
 
 
-def make(kind: str, size: tuple[int, int], scale: float, rng: np.random.Generator) -> Volume:
+def make(kind: str, size: tuple[int, int], scale: float, rng: np.random.Generator) -> ImagePair:
     """One volume of one to three slices: smooth structure of blobs, noise, and what `kind` does to it."""
     shape = (int(rng.integers(1, 4)), *size)
     target = np.abs(gaussian(rng.standard_normal(shape), (0, 5, 5))) * 10 + 0.01 * rng.random(shape)
@@ -65,10 +65,10 @@ def make(kind: str, size: tuple[int, int], scale: float, rng: np.random.Generato
             pred = target.max() - target
         case "outlier":
             pred[:, 0, 0] = 1000 * target.max()
-    return Volume(kind, (scale * pred).astype(np.float32), (scale * target).astype(np.float32), data_range)
+    return ImagePair(kind, (scale * pred).astype(np.float32), (scale * target).astype(np.float32), data_range)
 
 
-def ours(volume: Volume) -> dict[str, float | None]:
+def ours(volume: ImagePair) -> dict[str, float | None]:
     """The scores as an evaluation makes them."""
     pred, target = torch.from_numpy(volume.pred), torch.from_numpy(volume.target)
     data_range = target.max() if volume.data_range is None else torch.tensor(volume.data_range)
@@ -77,7 +77,7 @@ def ours(volume: Volume) -> dict[str, float | None]:
     return scores.compute()["volumes"][0]
 
 
-def theirs(volume: Volume) -> dict[str, float]:
+def theirs(volume: ImagePair) -> dict[str, float]:
     """fastMRI's, which calls scikit-image's SSIM, in double precision: of float32 images scikit-image keeps float32."""
     pred, target = volume.pred.astype(float), volume.target.astype(float)
     with warnings.catch_warnings():
@@ -89,14 +89,14 @@ def theirs(volume: Volume) -> dict[str, float]:
         }
 
 
-def largest_differences(count: int, seed: int = 0) -> Difference:
+def largest_differences(count: int, seed: int = 0) -> LargestDifferences:
     """Ours against theirs over `count` random volumes; a score that only one of the two has is infinitely off."""
     worst = dict.fromkeys(MAIN_SCORES, 0.0)
     for volume in random_volumes(count, seed):
         found, expected = ours(volume), theirs(volume)
         for score in worst:
             worst[score] = max(worst[score], _difference(found[score], expected[score], relative=score == "nmse"))
-    return Difference(**worst, num_volumes=count)
+    return LargestDifferences(**worst, num_volumes=count)
 
 
 def _difference(found: float | None, expected: float, relative: bool) -> float:

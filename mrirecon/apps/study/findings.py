@@ -5,10 +5,11 @@ from statistics import fmean, pstdev
 
 import numpy as np
 
-from mrirecon.apps.study.intervals import Interval, difference, mean_interval
+from mrirecon.apps.study.intervals import setting_difference, setting_interval
 from mrirecon.apps.study.regimes import step_size
 from mrirecon.apps.study.results import Family, PartResults, Setting, label_of, to_reach
 from mrirecon.metrics.scores import SCORE_TABLE
+from mrirecon.reports.statistics import ConfidenceInterval
 
 _SSIM = SCORE_TABLE["ssim"]
 _MOST_NAMES = 6  # in a sentence
@@ -38,7 +39,7 @@ def ranking(results: PartResults) -> list[str]:
     """Which is best, and which cannot be told from it."""
     ranked = results.ranked
     first = _best(ranked[0])
-    words = f"Best: {ranked[0].label}{_at_lr(first)}, SSIM {_with_interval(mean_interval(first))}"
+    words = f"Best: {ranked[0].label}{_at_lr(first)}, SSIM {_with_interval(setting_interval(first))}"
     if first.zero_filled is not None:
         worse_than = " and is not reached" if (first.score or 0.0) <= first.zero_filled else ""
         words += f" (zero-filled {_ssim(first.zero_filled)}{worse_than})"
@@ -61,7 +62,7 @@ def ranking(results: PartResults) -> list[str]:
 
 
 def _compared(first: Setting, other: Setting) -> str:
-    gap = difference(first, other)
+    gap = setting_difference(first, other)
     if gap is None:
         return "unpaired"
     return "behind" if gap.low is not None and gap.low > 0 else "equal"
@@ -190,7 +191,7 @@ def against_baselines(results: PartResults) -> list[str]:
     first = ranked[0]
     found = []
     for family in ranked[1:]:
-        gap = difference(_best(first), _best(family))
+        gap = setting_difference(_best(first), _best(family))
         if gap is None:
             return ranking(results)
         found.append(
@@ -221,7 +222,7 @@ def _at_lr(setting: Setting) -> str:
     return f" at {setting.chosen}" if setting.chosen else ""
 
 
-def _with_interval(found: Interval, signed: bool = False) -> str:
+def _with_interval(found: ConfidenceInterval, signed: bool = False) -> str:
     """A mean SSIM, or a difference of two, with its interval where it has one.  -> "0.7531 [0.7410, 0.7652]" """
     mean, low, high = (_SSIM.shown(value, signed=signed) for value in (found.mean, found.low, found.high))
     return mean if found.low is None else f"{mean} [{low}, {high}]"

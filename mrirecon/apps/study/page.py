@@ -10,11 +10,12 @@ from markupsafe import Markup
 
 from mrirecon.apps.study import figures
 from mrirecon.apps.study.findings import findings
-from mrirecon.apps.study.intervals import Interval, difference, mean_interval
+from mrirecon.apps.study.intervals import setting_difference, setting_interval
 from mrirecon.apps.study.plan import Cell, Study
 from mrirecon.apps.study.results import Family, PartResults, Setting, read_part, to_reach
 from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.reports.html import template
+from mrirecon.reports.statistics import ConfidenceInterval
 from mrirecon.system.atomic import write_whole
 
 _SSIM, _PSNR = SCORE_TABLE["ssim"], SCORE_TABLE["psnr"]
@@ -98,7 +99,7 @@ def _part(results: PartResults, found: Sequence[str]) -> dict[str, Any]:
 def _row(results: PartResults, place: int, family: Family) -> Row:
     setting = family.best
     assert setting is not None
-    interval, first = mean_interval(setting), results.ranked[0].best
+    interval, first = setting_interval(setting), results.ranked[0].best
     assert first is not None
     return Row(
         place=str(place + 1),
@@ -107,7 +108,7 @@ def _row(results: PartResults, place: int, family: Family) -> Row:
         chosen=setting.chosen,
         ssim=_SSIM.shown(interval.mean),
         interval=_range(interval),
-        behind="" if setting is first else _signed(difference(setting, first)),
+        behind="" if setting is first else _signed(setting_difference(setting, first)),
         psnr=_PSNR.shown(setting.mean("psnr")),
         usable=_usable(results, family),
         reach=_reach(setting, results.reach),
@@ -117,12 +118,12 @@ def _row(results: PartResults, place: int, family: Family) -> Row:
     )
 
 
-def _range(interval: Interval, signed: bool = False) -> str:
+def _range(interval: ConfidenceInterval, signed: bool = False) -> str:
     low, high = (_SSIM.shown(end, signed=signed) for end in (interval.low, interval.high))
     return "" if interval.low is None else f"[{low}, {high}]"
 
 
-def _signed(interval: Interval | None) -> str:
+def _signed(interval: ConfidenceInterval | None) -> str:
     if interval is None:
         return "other volumes"
     return f"{_SSIM.shown(interval.mean, signed=True)} {_range(interval, signed=True)}"

@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from omegaconf import ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mrirecon.apps.study.plan import LR, LR_FACTOR, LR_KEY, Axes, Part, Study, Value, key_of
+from mrirecon.apps.study.plan import LR, LR_FACTOR, LR_KEY, Axes, Part, Study, Value, axis_key
 from mrirecon.config.compose import compose
 from mrirecon.config.grammar import typed_value
 from mrirecon.config.options import CONF, is_group, nearest, no_option
@@ -148,7 +148,7 @@ def _part(
     if LR in axes and LR_FACTOR in axes:
         raise ConfigError("lr and lr_factor: the one gives learning rates, the other multiples of them: give one")
     settings = _later_wins([*(preset.get("settings") or []), *(node.get("settings") or []), *typed])
-    varied = [key_of(axis) for axis in axes]
+    varied = [axis_key(axis) for axis in axes]
     kept = tuple(setting for setting in settings if setting.partition("=")[0] not in varied)
     question, about = str(node.get("question") or ""), str(node.get("about") or "")
     few = min(seeds, lr_seeds or seeds)

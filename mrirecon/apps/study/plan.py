@@ -67,7 +67,7 @@ class Study(NamedTuple):
     launch: tuple[str, ...]  # overrides of Hydra itself
 
 
-def key_of(axis: str) -> str:
+def axis_key(axis: str) -> str:
     """What train.py calls an axis."""
     return LR_KEY if axis in (LR, LR_FACTOR) else axis
 
@@ -96,9 +96,11 @@ class Grid(NamedTuple):
 
     def overrides(self, output: Path) -> list[str]:
         """What Hydra is told, for the cells and their folders."""
-        swept = [f"{key_of(axis)}={','.join(map(_text, values))}" for axis, values in self.axes.items()]
+        swept = [f"{axis_key(axis)}={','.join(map(_text, values))}" for axis, values in self.axes.items()]
         names = [
-            f"{axis}=${{hydra:runtime.choices.{axis}}}" if is_group(axis) else f"{axis}=${{{key_of(axis).lstrip('+')}}}"
+            f"{axis}=${{hydra:runtime.choices.{axis}}}"
+            if is_group(axis)
+            else f"{axis}=${{{axis_key(axis).lstrip('+')}}}"
             for axis in self.axes
         ]
         folder = (output / self.part.name).as_posix().replace("'", r"\'")
@@ -117,7 +119,7 @@ class Grid(NamedTuple):
 
     def first(self) -> list[str]:
         """Overrides of its first cell, to see whether it can be composed."""
-        return [*self.shared, *(f"{key_of(axis)}={_text(values[0])}" for axis, values in self.axes.items())]
+        return [*self.shared, *(f"{axis_key(axis)}={_text(values[0])}" for axis, values in self.axes.items())]
 
 
 def _text(value: Value) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mrirecon.apps.tuning.space import Compose, key_of
+from mrirecon.apps.tuning.space import Compose, override_key
 from mrirecon.config.compose import flatten, plain
 from mrirecon.config.options import CONF, is_group
 from mrirecon.errors import ConfigError
@@ -90,7 +90,7 @@ def experiment_yaml(overrides: Sequence[str], cfg: DictConfig) -> str:
     chosen: list[dict[str, Any]] = []
     keys = OmegaConf.create({})
     for override in overrides:
-        key, value = key_of(override), override.partition("=")[2]
+        key, value = override_key(override), override.partition("=")[2]
         if key == "experiment":
             above = [value, "_self_"]
         elif is_group(key):

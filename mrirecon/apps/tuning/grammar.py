@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from mrirecon.config.grammar import (
     EXAMPLES,
     WORD,
-    Interval,
-    is_interval,
+    NumberRange,
+    is_range,
     number_text,
-    parse_interval,
+    parse_range,
     split_commas,
     word_and_arguments,
 )
@@ -24,22 +24,26 @@ class Dimension:
     """One thing that is searched.
 
     key: a key of the config, or a group of options. text: what was typed for it, without blanks.
-    options: of a choice, as typed; the text of an interval among them stands for a number drawn from it.
-    interval: where numbers are drawn from, of a choice the one that is among its options.
+    options: of a choice, as typed; the text of an number_range among them stands for a number drawn from it.
+    number_range: where numbers are drawn from, of a choice the one that is among its options.
     """
 
     key: str
     text: str
     options: tuple[str, ...] = ()
-    interval: Interval | None = None
+    number_range: NumberRange | None = None
 
     def __str__(self) -> str:
         return f"{self.key}={self.text}"
 
     def edges(self) -> tuple[str, ...]:
         """Values that every other one lies between or is equal to, as typed."""
-        ends = () if self.interval is None else (number_text(self.interval.low), number_text(self.interval.high))
-        return (*(option for option in self.options if not is_interval(option)), *ends)
+        ends = (
+            ()
+            if self.number_range is None
+            else (number_text(self.number_range.low), number_text(self.number_range.high))
+        )
+        return (*(option for option in self.options if not is_range(option)), *ends)
 
 
 def spell_space(typed: Sequence[str]) -> list[str]:
@@ -63,10 +67,10 @@ def parse_dimension(typed: str) -> Dimension:
         raise ConfigError(f"space: {typed}: expected KEY={EXAMPLES}")
     key, (word, inside) = key.strip(), match.groups()
     if word != "choice":
-        return Dimension(key, text, interval=parse_interval(f"{key}={text}", word, inside))
+        return Dimension(key, text, number_range=parse_range(f"{key}={text}", word, inside))
     options = split_commas(inside)
-    intervals = [option for option in options if is_interval(option)]
-    if len(options) < 2 or "" in options or len(set(options)) < len(options) or len(intervals) > 1:
+    ranges = [option for option in options if is_range(option)]
+    if len(options) < 2 or "" in options or len(set(options)) < len(options) or len(ranges) > 1:
         raise ConfigError(f"{key}={text}: expected two or more different options, at most one of them log() or range()")
-    inner = parse_interval(f"{key}={text}", *word_and_arguments(intervals[0])) if intervals else None
+    inner = parse_range(f"{key}={text}", *word_and_arguments(ranges[0])) if ranges else None
     return Dimension(key, text, tuple(options), inner)

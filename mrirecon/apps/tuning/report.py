@@ -13,7 +13,7 @@ from rich.table import Table
 from mrirecon.apps.tuning.storage import DEFAULT, REASON, Search, is_result, ranked
 from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
 
-OVERRIDES, SCORES = "overrides", "scores"  # of a trial: what was drawn, and all its scores
+TRIAL_OVERRIDES, TRIAL_SCORES = "overrides", "scores"  # of a trial: what was drawn, and all its scores
 _FEWEST = 10  # trials with a score that say anything about what mattered
 
 
@@ -49,7 +49,7 @@ def print_summary(search: Search, metric: str, num_shown: int = 5) -> None:
         table.add_column(column, justify="right")
     table.add_column("settings")
     for trial in complete[:num_shown]:
-        scores = [SCORE_TABLE[name].shown(trial.user_attrs[SCORES][name]) for name in MAIN_SCORES]
+        scores = [SCORE_TABLE[name].shown(trial.user_attrs[TRIAL_SCORES][name]) for name in MAIN_SCORES]
         table.add_row(str(trial.number), *scores, escape(_settings(trial)))
     console.print(table)
     shares = importances(search)
@@ -86,8 +86,8 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),
-        "overrides": trial.user_attrs.get(OVERRIDES),
-        "scores": trial.user_attrs.get(SCORES),
+        "overrides": trial.user_attrs.get(TRIAL_OVERRIDES),
+        "scores": trial.user_attrs.get(TRIAL_SCORES),
         "validations": {str(epoch): score for epoch, score in trial.intermediate_values.items()},
         "reason": trial.user_attrs.get(REASON),
         "seconds": None if trial.duration is None else trial.duration.total_seconds(),
@@ -100,10 +100,10 @@ def _outcome(trial: FrozenTrial, metric: str) -> str:
         return SCORE_TABLE[metric].shown(trial.values[0])
     if reason is not None:
         return reason.partition(":")[0]
-    scores = trial.user_attrs.get(SCORES)
+    scores = trial.user_attrs.get(TRIAL_SCORES)
     return "-" if scores is None else f"{SCORE_TABLE[metric].shown(scores[metric])}, pruned"
 
 
 def _settings(trial: FrozenTrial) -> str:
-    overrides: Sequence[str] = trial.user_attrs.get(OVERRIDES, ())
+    overrides: Sequence[str] = trial.user_attrs.get(TRIAL_OVERRIDES, ())
     return " ".join([*(["default"] if trial.user_attrs.get(DEFAULT) else []), *overrides])

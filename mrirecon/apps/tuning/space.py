@@ -97,7 +97,7 @@ def brings_schedule(optimizer: str | None) -> bool:
     return any(str(key).startswith("override /scheduler") for key in entries)
 
 
-def key_of(override: str) -> str:
+def override_key(override: str) -> str:
     """The key or group that an override is about.  `+a.b=1` -> `a.b`, `~mask` -> `mask`"""
     return override.lstrip("+~").partition("=")[0]
 
@@ -107,7 +107,7 @@ def _problem(dimension: Dimension, fixed: Sequence[str], base: Composed, others:
     key = dimension.key
     if key in (other.key for other in others):
         return "is searched twice: give one dimension for it"
-    if key in map(key_of, fixed):
+    if key in map(override_key, fixed):
         return "is searched and set as well: leave one of the two out"
     if key.replace("/", ".").split(".")[0] in _THE_SAME_FOR_ALL and not key.startswith(_MAY_DIFFER):
         return "is the same in all trials, or their scores would not compare: set it to one value"
@@ -124,7 +124,7 @@ def _problem(dimension: Dimension, fixed: Sequence[str], base: Composed, others:
 
 
 def _group_problem(dimension: Dimension) -> str:
-    if dimension.interval is not None or not dimension.options:
+    if dimension.number_range is not None or not dimension.options:
         return f"expected choice(...) of the options of conf/{dimension.key}"
     return next(
         filter(None, (no_option(dimension.key, option) for option in dimension.options if option != "null")), ""
@@ -133,16 +133,16 @@ def _group_problem(dimension: Dimension) -> str:
 
 def _typed_like(dimension: Dimension, default: Any) -> Dimension:
     """The dimension with numbers of its key's kind: whole where the default is, else as they were typed."""
-    interval = dimension.interval
-    if interval is None or isinstance(default, bool) or not isinstance(default, int | float):
+    number_range = dimension.number_range
+    if number_range is None or isinstance(default, bool) or not isinstance(default, int | float):
         return dimension
-    if isinstance(default, int) and not interval.is_whole:
+    if isinstance(default, int) and not number_range.is_whole:
         raise ConfigError(f"{dimension}: expected whole numbers, like its default {default}")
-    return replace(dimension, interval=replace(interval, is_whole=isinstance(default, int)))
+    return replace(dimension, number_range=replace(number_range, is_whole=isinstance(default, int)))
 
 
 def _check_values(dimensions: Sequence[Dimension], fixed: Sequence[str], compose: Compose) -> None:
-    """Composes each option and each end of an interval, the others at their first: a bad one is found now."""
+    """Composes each option and each end of a range, the others at their first: a bad one is found now."""
     first = {dimension.key: dimension.edges()[0] for dimension in dimensions}
     points = [first, *({**first, d.key: edge} for d in dimensions for edge in d.edges()[1:])]
     for point in points:
@@ -169,33 +169,33 @@ def _params(dimension: Dimension, value: Any) -> dict[str, Any] | None:
     for option in dimension.options:
         if option == str(value) or value_of(option) == value:
             return {dimension.key: option}
-    if dimension.interval is None or not dimension.interval.contains(value):
+    if dimension.number_range is None or not dimension.number_range.contains(value):
         return None
     if not dimension.options:
         return {dimension.key: value}
-    return {dimension.key: _interval_option(dimension), _inner_name(dimension): value}
+    return {dimension.key: _range_option(dimension), _inner_name(dimension): value}
 
 
 def _draw(dimension: Dimension, trial: BaseTrial) -> str:
-    name, interval = dimension.key, dimension.interval
+    name, number_range = dimension.key, dimension.number_range
     if dimension.options:
         option = str(trial.suggest_categorical(name, dimension.options))
-        if interval is None or option != _interval_option(dimension):
+        if number_range is None or option != _range_option(dimension):
             return option
         name = _inner_name(dimension)
-    assert interval is not None
-    low, high, step = interval.low, interval.high, interval.step
-    if interval.is_whole:
-        return str(trial.suggest_int(name, int(low), int(high), step=int(step or 1), log=interval.is_log))
-    return number_text(trial.suggest_float(name, low, high, step=step, log=interval.is_log))
+    assert number_range is not None
+    low, high, step = number_range.low, number_range.high, number_range.step
+    if number_range.is_whole:
+        return str(trial.suggest_int(name, int(low), int(high), step=int(step or 1), log=number_range.is_log))
+    return number_text(trial.suggest_float(name, low, high, step=step, log=number_range.is_log))
 
 
-def _interval_option(dimension: Dimension) -> str:
+def _range_option(dimension: Dimension) -> str:
     return next(option for option in dimension.options if option.endswith(")"))
 
 
 def _inner_name(dimension: Dimension) -> str:
-    return f"{dimension.key} in {_interval_option(dimension)}"
+    return f"{dimension.key} in {_range_option(dimension)}"
 
 
 def _names(cfg: DictConfig, prefix: str = "") -> list[str]:

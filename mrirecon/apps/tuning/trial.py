@@ -23,7 +23,7 @@ METRICS = {name: SCORE_TABLE[name].direction for name in MAIN_SCORES}
 """What a search can be for, and its direction."""
 _READ_BY = ("data", "mask", "augmentation", "split", "seed")
 
-Report = Callable[[float, int], bool]
+ReportScore = Callable[[float, int], bool]
 """(score, epoch, the first being 1) -> whether the trial should end."""
 
 
@@ -50,8 +50,8 @@ class Data:
 class Reporter(pl.Callback):
     """Tells the search the score of each validation, and ends the run where it is not worth going on."""
 
-    def __init__(self, metric: str, report: Report) -> None:
-        self.metric, self.report = metric, report
+    def __init__(self, metric: str, report_score: ReportScore) -> None:
+        self.metric, self.report_score = metric, report_score
         self.best: dict[str, Any] | None = None
         self.is_pruned = False
 
@@ -65,7 +65,7 @@ class Reporter(pl.Callback):
         sign = SCORE_TABLE[self.metric].sign
         if self.best is None or sign * score > sign * self.best[self.metric]:
             self.best = results
-        self.is_pruned = self.report(score, trainer.current_epoch + 1)
+        self.is_pruned = self.report_score(score, trainer.current_epoch + 1)
         if self.is_pruned:
             trainer.should_stop = True
 
@@ -109,7 +109,7 @@ def digests(datamodule: ReconDataModule) -> dict[str, str]:
     return {split: data_digest(zip(s.volumes, s.data_ranges, strict=True)) for split, s in sets.items()}
 
 
-def train_trial(cfg: DictConfig, data: Data, metric: str, report: Report) -> tuple[dict[str, Any], bool]:
+def train_trial(cfg: DictConfig, data: Data, metric: str, report_score: ReportScore) -> tuple[dict[str, Any], bool]:
     """The scores of the best validation, and whether the run was ended early.
 
     Raises TrialError where training diverged or the device's memory was too small, ConfigError and InputError for what
@@ -117,7 +117,7 @@ def train_trial(cfg: DictConfig, data: Data, metric: str, report: Report) -> tup
     """
     datamodule = data.of(cfg)
     try:
-        return _train(cfg, datamodule, Reporter(metric, report))
+        return _train(cfg, datamodule, Reporter(metric, report_score))
     except DivergedError as error:
         raise TrialError(f"diverged: {error}") from error
     except torch.OutOfMemoryError as error:

@@ -23,7 +23,7 @@ from mrirecon.data.prepared.store import (
     FILE_NAME,
     PRECISIONS,
     Manifest,
-    Volume,
+    PreparedVolume,
     pack,
     read_manifest,
     slice_type,
@@ -81,7 +81,7 @@ class Preparation:
         if not self.folders:
             raise InputError(f"{root}: expected folders of the splits, such as {root / 'singlecoil_train'}")
 
-    def run(self) -> Report:
+    def run(self) -> PrepareSummary:
         """Checks every value of every volume, then writes what is not there yet.
 
         Raises ConfigError where another process is writing to the store.
@@ -89,14 +89,14 @@ class Preparation:
         with alone_in(output_folder(self.output)):
             return self._run()
 
-    def _run(self) -> Report:
+    def _run(self) -> PrepareSummary:
         found, bad, without_target = self._look_up()
         manifest = self._manifest()
         jobs = [job for job in found if not _is_kept(manifest.volumes.get(job.name), job)]
         self._need_space(jobs)
         num_dropped = self._drop(manifest, {job.name for job in found})
         self._write(manifest, jobs)
-        return Report(manifest, len(jobs), len(found) - len(jobs), num_dropped, without_target, bad)
+        return PrepareSummary(manifest, len(jobs), len(found) - len(jobs), num_dropped, without_target, bad)
 
     def _look_up(self) -> tuple[list["_Job"], list[str], int]:
         """The volumes to prepare, a message per bad file, and the number of volumes without a target."""
@@ -181,7 +181,7 @@ class Preparation:
             raise
         write_manifest(self.output, manifest)
 
-    def _volumes(self, jobs: Sequence["_Job"]) -> Iterator[tuple[str, Volume]]:
+    def _volumes(self, jobs: Sequence["_Job"]) -> Iterator[tuple[str, PreparedVolume]]:
         if min(self.num_processes, len(jobs)) < 2:
             yield from map(prepare_volume, jobs)
             return
@@ -221,7 +221,7 @@ def prepare_volume(job: _Job) -> tuple[str, Volume]:
     records = _records(job, dtype, errors)
     sha256 = slices_file.write(job.path, dtype, job.info.num_slices, records)
     stat = job.path.stat()
-    volume = Volume(
+    volume = PreparedVolume(
         replace(job.info, path=job.path),
         job.data_range,
         stat.st_size,
