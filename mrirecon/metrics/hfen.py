@@ -1,7 +1,7 @@
 """HFEN, the high-frequency error norm: the error of a reconstruction's edges.
 
-Ravishankar and Bresler 2011, doi:10.1109/TMI.2010.2090538: norm of the difference after a 15x15 Laplacian of Gaussian of
-sigma 1.5. Here it is divided by the norm of the filtered target and taken over all slices of a volume.
+Ravishankar and Bresler 2011, doi:10.1109/TMI.2010.2090538: norm of the difference after a 15x15 Laplacian of Gaussian
+of sigma 1.5. Here it is divided by the norm of the filtered target and taken over all slices of a volume.
 """
 
 import math

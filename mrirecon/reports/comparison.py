@@ -1,4 +1,4 @@
-"""Evaluations side by side: means per contrast and acceleration with intervals, and their paired differences."""
+"""Compares evaluations: means per contrast and acceleration with intervals, and paired differences."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 class Mean(NamedTuple):
-    """A run's mean of one score over a group."""
+    """Mean of one score of one run over a group."""
 
     interval: ConfidenceInterval | None  # None: no volume has the score
     num_volumes: int
@@ -24,7 +24,7 @@ class Mean(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """What the second run's score is above the first's, over the volumes where both have it."""
+    """Second run's score minus the first's, over the volumes where both are defined."""
 
     first: str
     second: str
@@ -36,7 +36,7 @@ class Difference(NamedTuple):
 
     @property
     def better(self) -> str | None:
-        """The run with the better mean; None where they are equal or there is nothing to compare."""
+        """Name of the run with the better mean; None where they are equal or no volume has both."""
         if self.interval is None or self.interval.mean == 0:
             return None
         return self.second if self.interval.mean * SCORE_TABLE[self.score].sign > 0 else self.first
@@ -59,16 +59,16 @@ class Group:
 
     @property
     def title(self) -> str:
-        """The group in words."""
+        """Name of the group for people."""
         return ", ".join(filter(None, (self.acquisition, self.acceleration, self.condition)))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that is said about some evaluations.
+    """Means and differences of some evaluations.
 
-    groups: per contrast and acceleration, then per acceleration, the last over all. conditions: over all volumes, one
-    for each condition the data were put under, the undisturbed first; empty where there is only one.
+    groups: per contrast and acceleration, then per acceleration; the last is over all volumes. conditions: one group
+    over all volumes per condition, the undisturbed first; empty where there is only one condition.
     """
 
     runs: Mapping[str, Run]  # with the volumes under the conditions that all of them have
@@ -85,10 +85,10 @@ class Comparison:
 
 
 def compare(runs: Mapping[str, Run]) -> Comparison:
-    """All means and paired differences of evaluations by their names, in the order given.
+    """Means and paired differences of evaluations, given by name, in that order.
 
-    Conditions that not all have are left out. Raises InputError where one lacks what is needed, ConfigError where they
-    may not be compared.
+    Only conditions that all of them have are compared. Raises InputError where an evaluation lacks an entry,
+    ConfigError where they may not be compared.
     """
     if not runs:
         raise ConfigError("there is nothing to compare: give an evaluation")
@@ -114,7 +114,7 @@ def compare(runs: Mapping[str, Run]) -> Comparison:
 
 
 def acceleration_of(volume: Mapping[str, Any]) -> str:
-    """The name of the mask, or the nominal acceleration, or nothing where the volume states neither."""
+    """Name of the mask, else the nominal acceleration as "4x", else ""."""
     nominal = volume.get("nominal_acceleration")
     return str(volume.get("mask") or (f"{nominal:g}x" if nominal else ""))
 
@@ -122,7 +122,7 @@ def acceleration_of(volume: Mapping[str, Any]) -> str:
 def _split(
     table: Mapping[VolumeKey, Mapping[str, Any]], keys: Sequence[VolumeKey]
 ) -> Iterator[tuple[tuple[str, str], list[VolumeKey]]]:
-    """Per contrast and acceleration, per acceleration, all; none that only repeats another."""
+    """Groups per contrast and acceleration, per acceleration, and over all; duplicates are left out."""
     by_both: dict[tuple[str, str], list[VolumeKey]] = {}
     by_acceleration: dict[str, list[VolumeKey]] = {}
     for key in keys:
@@ -165,10 +165,9 @@ def _group(
 
 
 def _units(volumes: Sequence[Mapping[str, Any]]) -> tuple[list[Hashable], bool]:
-    """What is drawn as one in a bootstrap: the patient where known, else the scan, whatever its masks.
+    """Bootstrap unit of each volume (patient where known, else scan), and whether all scans are of one patient.
 
-    Where all scans are of one patient they are drawn: their interval says nothing of other patients, and True is given
-    with them so that this can be said.
+    Scans of a single patient are units themselves; their interval does not generalise to other patients.
     """
     scans: list[Hashable] = [("scan", volume.get("folder") or "", volume["name"]) for volume in volumes]
     patients = [volume.get("patient") for volume in volumes]

@@ -1,4 +1,4 @@
-"""Evaluations as they were written to metrics.json, and whether two of them may be compared at all."""
+"""Reads and checks evaluations (metrics.json), and checks that they may be compared."""
 
 import json
 import math
@@ -18,9 +18,9 @@ _SHOWN_OF_DATA = ("num_slices", "acquisition", "data_range")
 
 
 def read_run(path: Path) -> Run:
-    """The content of a metrics.json, or of the one in a run's folder.
+    """Content of a metrics.json, given by its path or its folder.
 
-    Raises ConfigError where there is none, InputError where it is no evaluation.
+    Raises ConfigError where the file is missing, InputError where it is not an evaluation.
     """
     file = path / "metrics.json" if path.is_dir() else path
     if not file.is_file():
@@ -36,7 +36,7 @@ def read_run(path: Path) -> Run:
 
 
 def check_run(run: Any, name: str) -> None:
-    """Raises InputError where an evaluation lacks what a comparison needs; `name` is how the message calls it."""
+    """Raises InputError where an evaluation lacks an entry that comparing needs. name: what the message calls it."""
     if not isinstance(run, dict) or not isinstance(run.get("volumes"), list) or not run["volumes"]:
         raise InputError(f"{name}: expected the scores of an evaluation, but there is no list of volumes: give another")
     for part in ("conventions", "made_by"):
@@ -77,33 +77,33 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def volume_key(volume: Mapping[str, Any]) -> VolumeKey:
-    """What volumes of two evaluations are paired by: folder, name, mask, condition."""
+    """Key by which volumes of two evaluations are paired: folder, name, mask, condition."""
     folder, name, mask, condition = (str(volume.get(key) or "") for key in ("folder", "name", "mask", "condition"))
     return folder, name, mask, condition
 
 
 def volumes_of(run: Run) -> dict[VolumeKey, dict[str, Any]]:
-    """The volumes of an evaluation by their key, in their order."""
+    """Volumes of an evaluation by key, in file order."""
     return {volume_key(volume): volume for volume in run["volumes"]}
 
 
 def describe(key: VolumeKey) -> str:
-    """A key in words.  -> "file1.h5, mask 8x, noise 0.5" """
+    """A key for people.  -> "file1.h5, mask 8x, noise 0.5" """
     folder, name, mask, condition = key
     path = f"{folder}/{name}" if folder else name
     return ", ".join(filter(None, (path, mask and f"mask {mask}", condition)))
 
 
 def score_of(volume: Mapping[str, Any], score: str) -> float | None:
-    """A score of a volume; None where it is undefined."""
+    """Score of a volume; None where undefined."""
     value = volume.get(score)
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def in_common(runs: Mapping[str, Run]) -> tuple[dict[str, Run], tuple[str, ...]]:
-    """The runs with their volumes under the conditions that all have, and the conditions that only some have.
+    """Runs reduced to the conditions they share, and the conditions that only some of them have.
 
-    Raises ConfigError where no condition is in all.
+    Raises ConfigError where they share none.
     """
     conditions = {name: dict.fromkeys(volume_key(volume)[3] for volume in run["volumes"]) for name, run in runs.items()}
     everything = dict.fromkeys(condition for found in conditions.values() for condition in found)
@@ -119,12 +119,12 @@ def in_common(runs: Mapping[str, Run]) -> tuple[dict[str, Run], tuple[str, ...]]
 
 
 def condition_text(condition: str) -> str:
-    """A condition in words; "" is none.  -> "undisturbed" """
+    """Name of a condition for people.  -> "undisturbed" """
     return condition or "undisturbed"
 
 
 def check_comparable(runs: Mapping[str, Run]) -> None:
-    """Raises ConfigError, naming the first difference, unless all were scored by one convention on one data set."""
+    """Raises ConfigError, naming the first difference, unless conventions, data and masks of all runs agree."""
     for (name, run), (other_name, other) in pairwise(runs.items()):
         who = f"{name} and {other_name} cannot be compared"
         _check_conventions(who, run["conventions"], other["conventions"])
@@ -155,7 +155,7 @@ def _check_data(who: str, run: Run, other: Run) -> None:
 
 def _check_fingerprints(who: str, one: Mapping[str, Any], other: Mapping[str, Any], conditions: Set[str]) -> None:
     if one["data_sha256"] != other["data_sha256"]:
-        # Fingerprints were once of the volumes of all data sets together.
+        # Older versions took one fingerprint over the volumes of all data sets.
         cure = _DATA if all(_OTHERS in side for side in (one, other)) else f"{_DATA}, with this version"
         raise ConfigError(f"{who}: made_by.data_sha256 is {one['data_sha256']} and {other['data_sha256']}; {cure}")
     ours, theirs = (side.get(_OTHERS) or {} for side in (one, other))

@@ -1,4 +1,4 @@
-"""Scores as a table for people: a row for each condition, mask, acquisition and model."""
+"""Prints scores as a table: a row per condition, mask, acquisition and model."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE, Score
 
 
 def print_scores(title: str, reports: Mapping[str, Mapping[str, Any]]) -> None:
-    """One table: the cells of the `grid` of metrics.json, a row for each report under its name."""
+    """Prints the `grid` of each report as one table. reports: contents of metrics.json by name of the model."""
     first = next(iter(reports.values()))
     scores = [SCORE_TABLE[name] for name in MAIN_SCORES if name in first]
     words = [key for key in ("condition", "mask") if any(cell[key] for cell in first["grid"])]

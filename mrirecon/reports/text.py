@@ -1,4 +1,4 @@
-"""A comparison in words and in tables of text: what is better, what is within noise, how sure that is."""
+"""A comparison as text: tables, verdicts (better, or within noise) and cautions."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from mrirecon.reports.statistics import MIN_PAIRS, ConfidenceInterval
 
 
 class DifferenceRow(NamedTuple):
-    """A difference in words, cell by cell."""
+    """Cells of a table row for one difference."""
 
     volumes: str
     runs: str
@@ -27,7 +27,7 @@ class DifferenceRow(NamedTuple):
 
 
 def range_text(interval: ConfidenceInterval, score: str, signed: bool = False) -> str:
-    """The ends of an interval, or why there is none.  -> "[0.71, 0.79]" """
+    """Ends of an interval, or "no interval".  -> "[0.71, 0.79]" """
     if interval.low is None or interval.high is None:
         return "no interval"
     low, high = (SCORE_TABLE[score].shown(end, signed=signed) for end in (interval.low, interval.high))
@@ -40,7 +40,7 @@ def _signed(interval: ConfidenceInterval, score: str) -> str:
 
 
 def best_runs(group: Group, score: str) -> set[str]:
-    """The runs whose mean is shown as the best of a group; none where all are shown alike."""
+    """Runs whose mean, rounded as shown, is the best of a group; empty where all are equal."""
     shown = {
         name: SCORE_TABLE[score].shown(mean.interval.mean * SCORE_TABLE[score].sign)
         for name, mean in group.means[score].items()
@@ -52,7 +52,7 @@ def best_runs(group: Group, score: str) -> set[str]:
 
 
 def verdict(difference: Difference) -> str:
-    """What a difference means, in a few words."""
+    """Verdict on a difference, such as "within noise"."""
     interval, better = difference.interval, difference.better
     if interval is None:
         return "not comparable: no volume has the score in both"
@@ -68,7 +68,7 @@ def verdict(difference: Difference) -> str:
 
 
 def p_text(difference: Difference) -> str:
-    """The p-value, or why there is none."""
+    """The p-value, or the reason why there is none."""
     if difference.test is None:
         return "-"
     p = difference.test.p_value
@@ -76,7 +76,7 @@ def p_text(difference: Difference) -> str:
 
 
 def units_text(group: Group) -> str:
-    """How many volumes a group has, of how many patients.  -> "12 volumes of 4 patients" """
+    """Number of volumes of a group, and of patients where that differs.  -> "12 volumes of 4 patients" """
     text = _plural(group.num_scans, "volume")
     if group.is_one_patient:
         return f"{text} of 1 patient"
@@ -88,7 +88,7 @@ def _plural(count: int, noun: str) -> str:
 
 
 def summary(comparison: Comparison) -> str:
-    """One paragraph: what was scored, each run's first score, and every pair of runs over all volumes."""
+    """One paragraph: volumes, mean of the first score per run, every pair of runs over all volumes, cautions."""
     group = comparison.overall
     return " ".join(
         [_scored(comparison), *(_pair(comparison, d.first, d.second) for d in _pairs(group)), *cautions(group)]
@@ -96,7 +96,7 @@ def summary(comparison: Comparison) -> str:
 
 
 def left_out_text(comparison: Comparison) -> str:
-    """Which conditions were not compared, and why; nothing where all were."""
+    """Sentence naming the conditions that were not compared; "" where all were."""
     conditions = ", ".join(map(condition_text, comparison.left_out))
     return f"Not in all runs, and so left out: {conditions}." if conditions else ""
 
@@ -121,7 +121,7 @@ def _mean_text(mean: Mean, score: str) -> str:
 
 
 def _pair(comparison: Comparison, first: str, second: str) -> str:
-    """The main scores of two runs in a sentence."""
+    """Sentence comparing two runs by the main scores."""
     parts = []
     for score in main_scores(comparison):
         (d,) = (d for d in comparison.overall.differences[score] if (d.first, d.second) == (first, second))
@@ -131,7 +131,7 @@ def _pair(comparison: Comparison, first: str, second: str) -> str:
 
 
 def cautions(group: Group) -> Iterator[str]:
-    """What a reader must know before believing the numbers of a group."""
+    """Warnings on the numbers of a group: few units, one patient, undefined scores."""
     if group.is_one_patient:
         yield "All volumes are of one patient: the intervals tell how these differ, nothing of other patients."
     if group.num_units == 1:
@@ -198,12 +198,12 @@ def _differences_table(comparison: Comparison, groups: list[Group]) -> Table:
 
 
 def main_scores(comparison: Comparison) -> Sequence[str]:
-    """The scores that are spoken of first: SSIM, PSNR and NMSE where runs have them."""
+    """Those of `MAIN_SCORES` that all runs have; without any of them, all their scores."""
     return [name for name in MAIN_SCORES if name in comparison.scores] or comparison.scores
 
 
 def difference_row(group: Group, difference: Difference) -> DifferenceRow:
-    """A difference as it stands in a table."""
+    """Table row of a difference."""
     interval, score = difference.interval, difference.score
     return DifferenceRow(
         volumes=group.title,
