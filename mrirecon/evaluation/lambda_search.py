@@ -1,4 +1,4 @@
-"""Choosing lambda: scores of a model over regularisation weights on a validation set, and the best of them."""
+"""Searches the regularisation weight lambda with the best score on a validation set."""
 
 import math
 import sys
@@ -15,13 +15,13 @@ from mrirecon.evaluation.scoring import Metrics
 from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
-_DIGITS = 3  # of a weight: as many as one types
+_DIGITS = 3  # significant digits of a weight
 
 Trials = dict[float, Metrics]
 
 
 def check_search(model: nn.Module, score: str, low: float, high: float, num_grid: int, num_refinements: int) -> None:
-    """Raises ConfigError where there is nothing to search, or the range or the counts make no sense."""
+    """Raises ConfigError for a model without reg_weight, or an invalid score, range or count."""
     if not hasattr(model, "reg_weight"):
         raise ConfigError("model: has no reg_weight to choose: give model=tv, model=wavelet or model=cg_sense")
     if score not in MAIN_SCORES:
@@ -37,9 +37,9 @@ def check_search(model: nn.Module, score: str, low: float, high: float, num_grid
 def search(
     evaluate: Callable[[float], Metrics], score: str, low: float, high: float, num_grid: int, num_refinements: int
 ) -> Trials:
-    """Reports of a logarithmic grid from `low` to `high`, then of golden-section steps between its best's neighbours.
+    """Metrics by weight: a logarithmic grid from `low` to `high`, then golden-section steps around its best weight.
 
-    Raises InputError where a score is undefined for the whole set.
+    Raises InputError where the score is undefined for all volumes.
     """
     trials: Trials = {}
 
@@ -63,7 +63,7 @@ def search(
 
 
 def best_weight(trials: Trials, score: str) -> float:
-    """The weight of the best score; of equals, the smallest."""
+    """Weight with the best score; of ties, the smallest."""
     return max(sorted(trials), key=lambda weight: _gain(trials[weight], score))
 
 
@@ -76,7 +76,7 @@ def _gain(report: Metrics, score: str) -> float:
 
 
 def summary(trials: Trials, score: str) -> dict[str, Any]:
-    """What is kept: the best weight with the override to type, every trial's scores, and how they were made."""
+    """Content of choose_lambda.json: best weight, override to type, scores of every trial, conventions, provenance."""
     best = best_weight(trials, score)
     return {
         "reg_weight": best,
@@ -92,7 +92,7 @@ def summary(trials: Trials, score: str) -> dict[str, Any]:
 
 
 def print_trials(title: str, trials: Trials, score: str) -> None:
-    """A table of lambda and scores, the best marked, and the override to type."""
+    """Prints lambda and scores as a table with the best marked, and the override to type."""
     best = best_weight(trials, score)
     table = Table(title=escape(title), title_justify="left")
     shown = [SCORE_TABLE[name] for name in MAIN_SCORES]

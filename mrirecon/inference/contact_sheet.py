@@ -1,4 +1,4 @@
-"""A sheet of pictures of a reconstructed scan."""
+"""Contact sheet of a reconstructed scan: a row of images per slice."""
 
 from collections.abc import Sequence
 
@@ -15,9 +15,9 @@ from mrirecon.reports.pictures import panels, row, sheet
 
 
 def contact_sheet(result: Reconstruction, scan: Scan, slices: Sequence[int] | None, footer: str) -> np.ndarray:
-    """Slices in rows: zero-filled, reconstruction and, where known, target and error.  -> uint8 (h w)
+    """A row per slice: zero-filled, reconstruction and, given a target, target and error.  -> uint8 (h w)
 
-    slices: which ones; None shows up to six, evenly spread. Raises InputError for a slice that is not there.
+    slices: slice numbers; None: up to six, evenly spread. Raises InputError for a slice the scan does not have.
     """
     num_slices = len(result.volume)
     chosen = slices or np.unique(np.linspace(0, num_slices - 1, min(6, num_slices)).round().astype(int)).tolist()
