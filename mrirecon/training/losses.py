@@ -51,8 +51,8 @@ class MSELoss(TargetLoss):
 class SSIMLoss(TargetLoss):
     """One minus the mean SSIM: `fastmri.SSIMLoss`.
 
-    Where `data_range` is 0 (a volume without signal) SSIM is not defined; 1, the unit of the network's images, stands
-    in: value and gradient stay finite, the loss is 0 for a black pred, and another pred is drawn towards black.
+    Where `data_range` is 0 (a volume without signal) SSIM is undefined and 1 is used instead: value and
+    gradient stay finite, and the loss is 0 for a zero pred.
     """
 
     def compare(self, pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class SSIMLoss(TargetLoss):
         # In half precision the variance in a window is lost to rounding, so both images are taken to float32 at least.
         precision = torch.promote_types(torch.promote_types(pred.dtype, target.dtype), torch.float32)
         unit = torch.where(data_range > 0, data_range, 1.0).to(precision)
-        # Divided by the range first: squared twice, an image in a scanner's units of 1e-8 underflows float32.
+        # Divided by the range first: squared twice, values around 1e-8 would underflow float32.
         scaled_pred, scaled_target = (image.to(precision) / unit[:, None, None] for image in (pred, target))
         return 1 - _mean(ssim_map(scaled_pred, scaled_target, torch.ones_like(unit)))
 
@@ -88,7 +88,7 @@ class HeldBackLoss(nn.Module):
 
 
 class WeightedSum(nn.Module):
-    """A sum of named losses, each times its weight."""
+    """Weighted sum of named losses."""
 
     def __init__(self, terms: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
         super().__init__()

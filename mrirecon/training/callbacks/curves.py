@@ -1,4 +1,4 @@
-"""Keeps what a training went through in memory: losses, validation scores, time and memory of its steps."""
+"""Keeps losses, validation scores and step times of a training in memory."""
 
 import time
 from statistics import median
@@ -12,10 +12,10 @@ from mrirecon.physics.sample import Sample
 
 
 class Curves(pl.Callback):
-    """`losses`: that of every optimizer step, before it.
+    """Records a training.
 
-    `validations`: one for each validation, with the step, the passes over the training data and the number of slices
-    trained on so far.
+    `losses`: training loss of every optimizer step, before the step. `validations`: scores of each validation with the
+    step, the passes over the training data and the number of slices trained on so far.
     """
 
     def __init__(self) -> None:
@@ -28,12 +28,12 @@ class Curves(pl.Callback):
 
     @property
     def losses(self) -> list[float]:
-        """The training loss of every optimizer step."""
+        """Training loss of every optimizer step."""
         return [float(loss) for loss in self._losses]
 
     @property
     def seconds_per_step(self) -> float | None:
-        """The median over epochs; the first, which warms up, only where there is no other."""
+        """Median over epochs, without the first (warm-up) where there are others; None before an epoch ended."""
         return median(self._seconds[1:] or self._seconds) if self._seconds else None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
