@@ -1,4 +1,4 @@
-"""Our scores beside scikit-image's and fastMRI's, over random volumes, realistic ones and difficult ones."""
+"""Compares our scores with fastMRI's and scikit-image's, over realistic and difficult random volumes."""
 
 import math
 import warnings
@@ -27,7 +27,7 @@ class ImagePair(NamedTuple):
 
 
 class LargestDifferences(NamedTuple):
-    """The largest disagreements: SSIM and PSNR in dB absolute, NMSE relative; and how many volumes were compared."""
+    """Largest differences (absolute; relative for NMSE; PSNR in dB), and the number of volumes compared."""
 
     ssim: float
     psnr: float
@@ -36,7 +36,7 @@ class LargestDifferences(NamedTuple):
 
 
 def random_volumes(count: int, seed: int = 0) -> Iterator[ImagePair]:
-    """`count` volumes of all kinds, sizes and scales from 1e-8 to 1e4, in turns."""
+    """`count` random volumes of all kinds in turn, of random sizes and scales from 1e-8 to 1e4."""
     rng = np.random.default_rng(seed)
     for index in range(count):
         size = SIZES[rng.integers(len(SIZES))]
@@ -44,7 +44,7 @@ def random_volumes(count: int, seed: int = 0) -> Iterator[ImagePair]:
 
 
 def make(kind: str, size: tuple[int, int], scale: float, rng: np.random.Generator) -> ImagePair:
-    """One volume of one to three slices: smooth structure of blobs, noise, and what `kind` does to it."""
+    """A volume of one to three slices: smooth blobs and noise, altered according to `kind`."""
     shape = (int(rng.integers(1, 4)), *size)
     target = np.abs(gaussian(rng.standard_normal(shape), (0, 5, 5))) * 10 + 0.01 * rng.random(shape)
     pred = target + 10 ** rng.uniform(-3, -0.5) * rng.standard_normal(shape)
@@ -69,7 +69,7 @@ def make(kind: str, size: tuple[int, int], scale: float, rng: np.random.Generato
 
 
 def ours(volume: ImagePair) -> dict[str, float | None]:
-    """The scores as an evaluation makes them."""
+    """Scores as in an evaluation."""
     pred, target = torch.from_numpy(volume.pred), torch.from_numpy(volume.target)
     data_range = target.max() if volume.data_range is None else torch.tensor(volume.data_range)
     scores = VolumeScores()
@@ -78,7 +78,7 @@ def ours(volume: ImagePair) -> dict[str, float | None]:
 
 
 def theirs(volume: ImagePair) -> dict[str, float]:
-    """fastMRI's, which calls scikit-image's SSIM, in double precision: of float32 images scikit-image keeps float32."""
+    """fastMRI's scores in double precision; its SSIM is scikit-image's, which keeps float32 for float32 images."""
     pred, target = volume.pred.astype(float), volume.target.astype(float)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "divide by zero", RuntimeWarning)  # the PSNR of equal images
@@ -90,7 +90,7 @@ def theirs(volume: ImagePair) -> dict[str, float]:
 
 
 def largest_differences(count: int, seed: int = 0) -> LargestDifferences:
-    """Ours against theirs over `count` random volumes; a score that only one of the two has is infinitely off."""
+    """Compares `count` random volumes; inf where only one of the two has a score."""
     worst = dict.fromkeys(MAIN_SCORES, 0.0)
     for volume in random_volumes(count, seed):
         found, expected = ours(volume), theirs(volume)

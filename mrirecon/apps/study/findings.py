@@ -1,4 +1,4 @@
-"""What a part of a study found, in words with numbers."""
+"""Findings of a part of a study, as sentences with numbers."""
 
 from collections.abc import Callable, Sequence
 from statistics import fmean, pstdev
@@ -13,11 +13,11 @@ from mrirecon.reports.statistics import ConfidenceInterval
 
 _SSIM = SCORE_TABLE["ssim"]
 _MOST_NAMES = 6  # in a sentence
-_LEAST_TAIL = 3  # validations in the last quarter, to speak of how they vary
+_LEAST_TAIL = 3  # validations in the last quarter needed to state their variation
 
 
 def findings(results: PartResults) -> list[str]:
-    """The answers to the part's question, then what holds for any part."""
+    """Answers to the part's question, then general remarks."""
     answers = FINDERS[results.part.question](results) if results.ranked else []
     num_diverged = sum(run.is_diverged for run in results.runs)
     num_undefined = sum(not run.is_diverged and not run.is_sound for run in results.runs)
@@ -36,7 +36,7 @@ def findings(results: PartResults) -> list[str]:
 
 
 def ranking(results: PartResults) -> list[str]:
-    """Which is best, and which cannot be told from it."""
+    """The best family, those not distinguishable from it, and those behind it."""
     ranked = results.ranked
     first = _best(ranked[0])
     words = f"Best: {ranked[0].label}{_at_lr(first)}, SSIM {_with_interval(setting_interval(first))}"
@@ -69,7 +69,7 @@ def _compared(first: Setting, other: Setting) -> str:
 
 
 def batch(results: PartResults) -> list[str]:
-    """Full batch against minibatch at equal numbers of slices looked at."""
+    """Compares full batch with minibatch after the same number of slices."""
     ranked = results.ranked
     if len(ranked) < 2:
         return ranking(results)
@@ -93,7 +93,7 @@ def batch(results: PartResults) -> list[str]:
 
 
 def momentum(results: PartResults) -> list[str]:
-    """What the momentum's beta does to the best step size and to the speed."""
+    """Effect of momentum's beta on the best step size and on speed."""
     found = []
     rows = [(_beta(family), family, _best(family)) for family in results.families if family.best is not None]
     for beta, _, setting in rows:
@@ -112,7 +112,7 @@ def _beta(family: Family) -> float:
 
 
 def _sped_up(results: PartResults, family: Family, plain: Setting) -> str:
-    """At one and the same learning rate, where both were tried: whether beta reached plain's result earlier."""
+    """Compares momentum with plain descent at equal learning rates."""
     same = next((s for s in family.settings if s.lr == plain.lr), None)
     low = next((s for s in family.settings if s.score is not None), None)
     without = next((s for f in results.families if _beta(f) == 0 for s in f.settings if low and s.lr == low.lr), None)
@@ -126,7 +126,7 @@ def _sped_up(results: PartResults, family: Family, plain: Setting) -> str:
 
 
 def normalization(results: PartResults) -> list[str]:
-    """How wide the range of step sizes is that work with each norm."""
+    """Width of the range of usable step sizes per norm."""
     if results.usable is None or results.zero_filled is None:
         return ["No training was better than zero-filled, so no step size works at this budget."]
     levels = results.zero_filled, results.usable
@@ -149,7 +149,7 @@ def _decades(width: float, is_open: bool) -> str:
 
 
 def _by(results: PartResults, name: str) -> dict[str, dict[str, Family]]:
-    """Families by the values of all axes but one, and of that one."""
+    """Families by label of all axes but one, then by the value of that one."""
     found: dict[str, dict[str, Family]] = {}
     for family in results.families:
         chosen = next((str(value) for key, value in family.axes.items() if key.rpartition(".")[2] == name), "all")
@@ -159,7 +159,7 @@ def _by(results: PartResults, name: str) -> dict[str, dict[str, Family]]:
 
 
 def near_optimum(results: PartResults) -> list[str]:
-    """How much optimizers still move at the end of a run at a constant learning rate."""
+    """Variation of SSIM and loss at the end of runs with a constant learning rate."""
     found = []
     for family in results.ranked:
         setting = _best(family)
@@ -180,13 +180,13 @@ def _tail(values: Sequence[float]) -> Sequence[float]:
 
 
 def _tail_noise(losses: Sequence[float | None]) -> float:
-    """The mean change of the loss from one step to the next over its mean, in the last quarter."""
+    """Mean absolute change of the loss between steps over the mean loss, in the last quarter."""
     tail = _tail([loss for loss in losses if loss is not None])
     return float(np.mean(np.abs(np.diff(tail))) / np.mean(tail)) if len(tail) > 1 else 0.0
 
 
 def against_baselines(results: PartResults) -> list[str]:
-    """A network against what needs no training."""
+    """Compares the best family with each of the others, such as baselines without training."""
     ranked = results.ranked
     first = ranked[0]
     found = []
@@ -233,7 +233,7 @@ def _ssim(value: float | None) -> str:
 
 
 def _list(names: Sequence[str]) -> str:
-    """`a, b and c`; of many the first, and how many more"""
+    """Names joined as `a, b and c`; a long list ends with `N more`."""
     num_more = len(names) - _MOST_NAMES + 1
     shown = [*names] if num_more < 2 else [*names[: _MOST_NAMES - 1], f"{num_more} more"]
     return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))

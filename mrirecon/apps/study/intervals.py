@@ -1,4 +1,4 @@
-"""How sure a mean over seeds and volumes is, and a difference between two settings."""
+"""Confidence intervals of means over seeds and volumes, and of differences between settings."""
 
 import math
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ def setting_interval(setting: Setting) -> ConfidenceInterval:
 
 
 def setting_difference(setting: Setting, other: Setting) -> ConfidenceInterval | None:
-    """What a setting's mean SSIM is above another's over the seeds that both have, paired by seed and volume.
+    """Mean SSIM of a setting minus that of another, paired by seed and volume, over common seeds.
 
-    A model without weights has one result, which stands for every seed. None where they cannot be paired: they were
-    validated on other volumes, or have no seed in common.
+    A model without weights has one result, which is used for every seed. None where they have no seed in common or were
+    validated on different volumes.
     """
     if setting.units() != other.units():
         return None
@@ -35,9 +35,9 @@ def setting_difference(setting: Setting, other: Setting) -> ConfidenceInterval |
 
 
 def _crossed(values: np.ndarray, units: Sequence[str]) -> ConfidenceInterval:
-    """The mean of (seed volume) and its percentile interval, with seeds and volumes drawn each for itself.
+    """Mean of an array (seed volume) and its percentile interval, resampling seeds and units independently.
 
-    The pigeonhole bootstrap for crossed factors: Owen 2007, doi:10.1214/07-AOAS122. Volumes of one unit go together.
+    Pigeonhole bootstrap for crossed factors (Owen 2007, doi:10.1214/07-AOAS122); volumes of a unit stay together.
     """
     mean = float(values.mean()) if values.size else math.nan
     names = list(dict.fromkeys(units))

@@ -1,4 +1,4 @@
-"""A study as one HTML file that needs no network: what was found in words, rankings, figures, how it was made."""
+"""Writes a study as one self-contained HTML file: findings, rankings, figures, provenance."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _SSIM, _PSNR = SCORE_TABLE["ssim"], SCORE_TABLE["psnr"]
 
 
 class Row(NamedTuple):
-    """A family at its best learning rate, as it is ranked."""
+    """Ranking row of a family at its best learning rate."""
 
     place: str
     label: str
@@ -40,9 +40,9 @@ class Row(NamedTuple):
 
 
 def write_page(study: Study, cells: Sequence[Cell], command: str) -> tuple[Path, str]:
-    """Writes study.html to the study's folder.  -> its path, and what was found as text
+    """Writes study.html to the study's folder.  -> its path, and the findings as text
 
-    Raises InputError where a training's result is not sound, or none of a part is there.
+    Raises InputError where a training's result is damaged, or a part has none.
     """
     parts = [read_part(study.output, part, cells, study.reach) for part in study.parts]
     found = {results.part.name: findings(results) for results in parts}
@@ -137,7 +137,7 @@ def _usable(results: PartResults, family: Family) -> str:
 
 
 def _reach(setting: Setting, ssim: float | None) -> str:
-    """Steps and passes until an SSIM was reached, the mean over the seeds that did."""
+    """Steps and passes until an SSIM was reached, mean over seeds; how many reached it where not all did."""
     if ssim is None or not setting.runs[0].is_trained:
         return ""
     steps, passes = ([to_reach(run, ssim, over) for run in setting.runs] for over in ("step", "passes"))
@@ -153,7 +153,7 @@ def _cost(setting: Setting) -> str:
 
 
 def _memory(setting: Setting) -> str:
-    """What the optimizer keeps, in copies of the weights; on a GPU the most that torch had there, too."""
+    """Optimizer state in copies of the weights, and on a GPU torch's peak memory."""
     weights, state, peak = (setting.cost(key) for key in ("weights_bytes", "state_bytes", "peak_bytes"))
     copies = f"{state / weights:.1f}" if weights and state is not None else "-"
     return copies + ("" if peak is None else f", {peak / 1e9:.2f} GB")

@@ -1,4 +1,4 @@
-"""The words a search space is typed in: log(low,high), range(low,high[,step]) and choice(a,b,...)."""
+"""Parses dimensions of a search space: log(low,high), range(low,high[,step]) and choice(a,b,...)."""
 
 import re
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ _TYPED = re.compile(r"[\w./@]+=\s*(?:log|range|choice)\(")
 
 @dataclass(frozen=True)
 class Dimension:
-    """One thing that is searched.
+    """One dimension of a search space.
 
-    key: a key of the config, or a group of options. text: what was typed for it, without blanks.
-    options: of a choice, as typed; the text of an number_range among them stands for a number drawn from it.
-    number_range: where numbers are drawn from, of a choice the one that is among its options.
+    key: a key of the config, or a group of options. text: its definition as typed, without blanks.
+    options: of a choice, as typed; log(...) or range(...) among them stands for a number drawn from it.
+    number_range: range of numbers to draw from; in a choice, the one among its options.
     """
 
     key: str
@@ -37,7 +37,7 @@ class Dimension:
         return f"{self.key}={self.text}"
 
     def edges(self) -> tuple[str, ...]:
-        """Values that every other one lies between or is equal to, as typed."""
+        """All options, and both ends of the range, as typed."""
         ends = (
             ()
             if self.number_range is None
@@ -47,7 +47,7 @@ class Dimension:
 
 
 def spell_space(typed: Sequence[str]) -> list[str]:
-    """What was typed, its dimensions put into the list `space`: Hydra has other meanings for their words.
+    """Command line with its dimensions moved into the list `space`, since Hydra gives their words other meanings.
 
     ["optimizer.lr=log(1e-4,1)", "seed=1"] -> ["seed=1", "space=['optimizer.lr=log(1e-4,1)']"]
     """
@@ -59,7 +59,7 @@ def spell_space(typed: Sequence[str]) -> list[str]:
 
 
 def parse_dimension(typed: str) -> Dimension:
-    """`KEY=WORD(...)` -> the dimension. Raises ConfigError for anything else."""
+    """Dimension from `KEY=WORD(...)`. Raises ConfigError for anything else."""
     key, _, text = typed.partition("=")
     text = "".join(text.split())
     match = WORD.fullmatch(text)

@@ -1,4 +1,4 @@
-"""What a search says: a line for each trial, a table of the best, what mattered, and the same as plain data."""
+"""Reports a search: a line per trial, a table of the best trials, importances, and a summary as plain data."""
 
 import sys
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from rich.table import Table
 from mrirecon.apps.tuning.storage import DEFAULT, REASON, Search, is_result, ranked
 from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
 
-TRIAL_OVERRIDES, TRIAL_SCORES = "overrides", "scores"  # of a trial: what was drawn, and all its scores
-_FEWEST = 10  # trials with a score that say anything about what mattered
+TRIAL_OVERRIDES, TRIAL_SCORES = "overrides", "scores"  # trial attributes: overrides drawn, and all scores
+_FEWEST = 10  # complete trials needed to estimate importances
 
 
 def trial_line(trial: FrozenTrial, search: Search, metric: str, num_trials: int, seconds: float | None) -> str:
@@ -33,7 +33,7 @@ def trial_line(trial: FrozenTrial, search: Search, metric: str, num_trials: int,
 
 
 def duration(seconds: float) -> str:
-    """A length of time for people.  5400 -> `1.5 h`"""
+    """A duration for people.  5400 -> `1.5 h`"""
     for unit, length in (("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"
@@ -41,7 +41,7 @@ def duration(seconds: float) -> str:
 
 
 def print_summary(search: Search, metric: str, num_shown: int = 5) -> None:
-    """The best trials as a table, and what share each dimension had in what makes a score good."""
+    """Prints the best trials as a table, and the importance of each dimension."""
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
     complete = ranked([t for t in search.trials() if t.state == TrialState.COMPLETE], search.is_maximized)
     table = Table(title=f"Best of {len(complete)} trials that ran to their end", title_justify="left")
@@ -62,7 +62,7 @@ def print_summary(search: Search, metric: str, num_shown: int = 5) -> None:
 
 
 def importances(search: Search) -> dict[str, float]:
-    """The share of each dimension in what makes the better trials good, largest first; nothing of too few trials."""
+    """Importance of each dimension (PED-ANOVA), as shares, largest first; empty for too few trials."""
     trials = [t for t in search.trials() if t.state == TrialState.COMPLETE]
     if len(trials) < _FEWEST or len({trial.values[0] for trial in trials}) == 1:
         return {}
@@ -71,7 +71,7 @@ def importances(search: Search) -> dict[str, float]:
 
 
 def summary(search: Search, metric: str, identity: dict[str, Any]) -> dict[str, Any]:
-    """What is kept as plain data: every trial with what was drawn, its scores, state and reason, and the best one."""
+    """Content of tune.json: all trials with overrides, scores, state and reason, the best one, importances."""
     best = search.best()
     return {
         "metric": metric,

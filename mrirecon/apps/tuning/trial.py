@@ -1,4 +1,4 @@
-"""One trial: a training run as train.py makes it, without checkpoints and pictures, scored after each validation."""
+"""Runs one trial: a training as in train.py without checkpoints and pictures, scored after each validation."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -20,19 +20,19 @@ from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
 from mrirecon.training.callbacks.record import write_final
 
 METRICS = {name: SCORE_TABLE[name].direction for name in MAIN_SCORES}
-"""What a search can be for, and its direction."""
+"""Scores that a search can optimise -> direction."""
 _READ_BY = ("data", "mask", "augmentation", "split", "seed")
 
 ReportScore = Callable[[float, int], bool]
-"""(score, epoch, the first being 1) -> whether the trial should end."""
+"""Reports (score, epoch from 1 on) to the search. Returns whether the trial should be pruned."""
 
 
 class TrialError(Exception):
-    """A trial that has no score, which is a result; the message is the reason."""
+    """A trial ended without a score, which counts as a result; the message is the reason."""
 
 
 class Data:
-    """The data of a search, read once for all trials that read the same."""
+    """Data of a search, shared by all trials with the same data settings."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -40,7 +40,7 @@ class Data:
         self._datamodule: ReconDataModule | None = None
 
     def of(self, cfg: DictConfig) -> ReconDataModule:
-        """The data of a config."""
+        """Datamodule of a config; the last one is reused where the data settings are equal."""
         key = {name: value for name, value in plain(cfg).items() if name in _READ_BY}
         if self._datamodule is None or key != self._key:
             self._key, self._datamodule = key, build_datamodule(cfg, self._progress)
@@ -48,7 +48,7 @@ class Data:
 
 
 class Reporter(pl.Callback):
-    """Tells the search the score of each validation, and ends the run where it is not worth going on."""
+    """Reports the score of each validation to the search, and stops the run where it is pruned."""
 
     def __init__(self, metric: str, report_score: ReportScore) -> None:
         self.metric, self.report_score = metric, report_score
@@ -71,7 +71,7 @@ class Reporter(pl.Callback):
 
 
 def slim(cfg: DictConfig, without: Sequence[str], folder: str) -> DictConfig:
-    """The config of a trial: train.py's, without some callbacks, in a folder of its own. Raises ConfigError."""
+    """Config of a trial: that of train.py without the callbacks `without`, in its own folder. Raises ConfigError."""
     missing = [name for name in without if name not in (cfg.get("callbacks") or {})]
     if missing:
         raise ConfigError(f"without={missing}: expected callbacks of train.py: {', '.join(cfg.get('callbacks') or ())}")
@@ -81,14 +81,14 @@ def slim(cfg: DictConfig, without: Sequence[str], folder: str) -> DictConfig:
     for name in without:
         del cfg.callbacks[name]
     left = [str(node.get("_target_")) for node in (cfg.get("callbacks") or {}).values()]
-    # Lightning would bring its own where there is none.
+    # Lightning adds its own unless switched off.
     cfg.trainer.enable_checkpointing = any("Checkpoint" in target for target in left)
     cfg.trainer.enable_progress_bar = any("progress" in target for target in left)
     return cfg
 
 
 def check_trial(cfg: DictConfig, metric: str) -> None:
-    """Raises ConfigError for what no trial can have."""
+    """Raises ConfigError for settings that trials do not support."""
     if metric not in METRICS:
         raise ConfigError(f"metric={metric}: expected one of {', '.join(METRICS)}, of the validation set")
     if cfg.ckpt is not None:
@@ -102,7 +102,7 @@ def check_trial(cfg: DictConfig, metric: str) -> None:
 
 
 def digests(datamodule: ReconDataModule) -> dict[str, str]:
-    """Fingerprints of the data that is trained on and validated with, which is made or checked first."""
+    """Fingerprints of training and validation data, which are prepared first."""
     datamodule.prepare_data()
     datamodule.setup("fit")
     sets = {split: datamodule.sets[split].source for split in ("train", "val")}
@@ -110,10 +110,10 @@ def digests(datamodule: ReconDataModule) -> dict[str, str]:
 
 
 def train_trial(cfg: DictConfig, data: Data, metric: str, report_score: ReportScore) -> tuple[dict[str, Any], bool]:
-    """The scores of the best validation, and whether the run was ended early.
+    """Scores of the best validation, and whether the run was pruned.
 
-    Raises TrialError where training diverged or the device's memory was too small, ConfigError and InputError for what
-    would end any trial.
+    Raises TrialError where training diverged or ran out of device memory, ConfigError and InputError for problems that
+    concern all trials.
     """
     datamodule = data.of(cfg)
     try:
@@ -129,7 +129,7 @@ def train_trial(cfg: DictConfig, data: Data, metric: str, report_score: ReportSc
             raise KeyboardInterrupt from error
         raise
     finally:
-        # The data outlives the trial, a model and its trainer know each other: their memory is needed for the next.
+        # The data outlive the trial: without this they keep trainer and model, whose memory the next trial needs.
         datamodule.trainer = None
         gc.collect()
 
@@ -145,5 +145,5 @@ def _train(cfg: DictConfig, datamodule: ReconDataModule, reporter: Reporter) -> 
 
 
 def trial_folder(output: Path, number: int) -> Path:
-    """Where a trial's events go."""
+    """Folder of a trial's TensorBoard events."""
     return output / "trials" / str(number)
