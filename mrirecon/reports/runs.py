@@ -26,7 +26,7 @@ def read_run(path: Path) -> Run:
     if not file.is_file():
         raise ConfigError(f"{path}: expected the folder of an evaluation or its metrics.json, but {file} is no file")
     if file.stat().st_size > _MAX_BYTES:
-        raise InputError(f"{file}: {file.stat().st_size} bytes are too many for an evaluation: give a metrics.json")
+        raise InputError(f"{file}: {file.stat().st_size} bytes are too many for a metrics.json: give another file")
     try:
         run = json.loads(file.read_bytes(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -41,7 +41,7 @@ def check_run(run: Any, name: str) -> None:
         raise InputError(f"{name}: expected the scores of an evaluation, but there is no list of volumes: give another")
     for part in ("conventions", "made_by"):
         if not isinstance(run.get(part), dict):
-            raise InputError(f"{name}: `{part}` is missing: it cannot be told how the scores were made; evaluate again")
+            raise InputError(f"{name}: `{part}`, which says how the scores were made, is missing: evaluate again")
     if not isinstance(run["made_by"].get("data_sha256"), str):
         raise InputError(f"{name}: made_by.data_sha256, the fingerprint of the data, is missing: evaluate again")
     if not isinstance(run["made_by"].get(_OTHERS, {}), dict):
@@ -49,7 +49,7 @@ def check_run(run: Any, name: str) -> None:
     for number, volume in enumerate(run["volumes"]):
         _check_volume(volume, f"{name}: volumes[{number}]")
     if len(volumes_of(run)) < len(run["volumes"]):
-        raise InputError(f"{name}: a volume is there twice with one mask and condition: evaluate again")
+        raise InputError(f"{name}: a volume occurs twice with the same mask and condition: evaluate again")
 
 
 def _check_volume(volume: Any, place: str) -> None:

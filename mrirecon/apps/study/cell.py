@@ -45,8 +45,8 @@ def run_cell(cfg: DictConfig) -> bool:
     reason = _run(trainer, module, data, config)
     if not curves.validations and not reason:
         raise ConfigError(
-            "trainer: no validation took place, so there is nothing to compare: let there be one within the budget, by "
-            "trainer.check_val_every_n_epoch and trainer.limit_val_batches"
+            "trainer: no validation took place, so there is nothing to compare: set "
+            "trainer.check_val_every_n_epoch and trainer.limit_val_batches so that there is one within the budget"
         )
     content = {
         "status": "diverged" if reason else "finished",

@@ -27,10 +27,10 @@ class Experiment:
         self.name, self._mark = name, ""
         if self.folder.name != "experiment":
             raise ConfigError(
-                f"experiment_dir={folder}: expected a folder called experiment: experiment={name} is looked for in one"
+                f"experiment_dir={folder}: expected a folder called experiment, where Hydra looks for experiment={name}"
             )
         if not name.replace("-", "_").isidentifier():
-            raise ConfigError(f"name={name}: expected letters, digits, - and _, as experiment={name} is to be typed")
+            raise ConfigError(f"name={name}: expected only letters, digits, - and _")
 
     def claim(self, search: str) -> None:
         """Sets the search the file belongs to. Raises ConfigError where the file exists and is not of this search."""

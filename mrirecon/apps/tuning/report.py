@@ -54,8 +54,8 @@ def print_summary(search: Search, metric: str, num_shown: int = 5) -> None:
     console.print(table)
     shares = importances(search)
     if shares:
-        told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        console.print(f"What mattered (PED-ANOVA, arXiv:2304.10255): {told}", markup=False)
+        shown = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        console.print(f"Importance (PED-ANOVA, arXiv:2304.10255): {shown}", markup=False)
     for trial in search.trials():
         if REASON in trial.user_attrs:
             console.print(f"trial {trial.number}: {trial.user_attrs[REASON]}", markup=False)

@@ -158,7 +158,12 @@ def _default_point(dimensions: Sequence[Dimension], base: Composed) -> dict[str,
             continue
         params = _params(dimension, value)
         if params is None:
-            log.info("The default %s=%s lies outside %s: it is tried even so", dimension.key, value, dimension.text)
+            log.info(
+                "The default %s=%s lies outside %s, but is tried first",
+                dimension.key,
+                value,
+                dimension.text,
+            )
             return None
         point |= params
     return point

@@ -88,7 +88,7 @@ class Search:
                 if not begun or not self._is_retried(begun[0].number):
                     raise
                 # Without heartbeats from this process, another one has taken the trial over.
-                log.warning("trial %d: went on elsewhere meanwhile (%s)", begun[0].number, type(error).__name__)
+                log.warning("trial %d: was taken over by another process (%s)", begun[0].number, type(error).__name__)
         return self._trial(begun[0].number)
 
     @property
@@ -136,8 +136,8 @@ class Search:
         difference = first_difference(then, now)
         if difference:
             raise ConfigError(
-                f"output={self.folder}: holds a search that was begun otherwise: {difference}. "
-                "Go on with what it was begun with, or give another output=DIR"
+                f"output={self.folder}: holds a search with other settings: {difference}. "
+                "Use the settings it was started with, or give another output=DIR"
             )
 
     def _sampler(self) -> TPESampler:
@@ -215,7 +215,9 @@ def _retry() -> Callable[[optuna.Study, FrozenTrial], None]:
 def _load(file: Path, direction: str, pruner: BasePruner, heartbeat: int) -> optuna.Study:
     file = file.resolve()
     if set("?{}") & set(str(file)):
-        raise ConfigError(f"output={file.parent}: a folder's name with ?, {{ or }} cannot be told to SQLite")
+        raise ConfigError(
+            f"output={file.parent}: SQLite refuses names with ?, {{ or }}: give another folder"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)

@@ -92,7 +92,7 @@ def check_trial(cfg: DictConfig, metric: str) -> None:
     if metric not in METRICS:
         raise ConfigError(f"metric={metric}: expected one of {', '.join(METRICS)}, of the validation set")
     if cfg.ckpt is not None:
-        raise ConfigError(f"ckpt={cfg.ckpt}: a search begins every trial anew: leave it out")
+        raise ConfigError(f"ckpt={cfg.ckpt}: every trial of a search starts from scratch: leave it out")
     devices = cfg.trainer.devices
     if str(devices) != "1" and (isinstance(devices, int | str) or len(devices) != 1):
         raise ConfigError(
