@@ -41,7 +41,7 @@ def check_run(run: Any, name: str) -> None:
         raise InputError(f"{name}: expected the scores of an evaluation, but there is no list of volumes: give another")
     for part in ("conventions", "made_by"):
         if not isinstance(run.get(part), dict):
-            raise InputError(f"{name}: `{part}`, which says how the scores were made, is missing: evaluate again")
+            raise InputError(f"{name}: `{part}` is missing, which states how the scores were made: evaluate again")
     if not isinstance(run["made_by"].get("data_sha256"), str):
         raise InputError(f"{name}: made_by.data_sha256, the fingerprint of the data, is missing: evaluate again")
     if not isinstance(run["made_by"].get(_OTHERS, {}), dict):
