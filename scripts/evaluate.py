@@ -16,7 +16,7 @@ def main(cfg: DictConfig) -> None:
     from mrirecon.build import build_evaluation, build_scored, load_model
     from mrirecon.config.options import chosen_options
     from mrirecon.evaluation.gallery import check_gallery, write_gallery
-    from mrirecon.evaluation.scoring import baseline_origin, origin_of, report, run_passes
+    from mrirecon.evaluation.scoring import baseline_origin, metrics_of, origin_of, run_passes
     from mrirecon.models.image_domain import ZeroFilled
     from mrirecon.reports.html import write_report
     from mrirecon.reports.table import print_scores

@@ -10,17 +10,17 @@ from mrirecon.physics.coils import rss, sens_reduce
 from mrirecon.physics.fft import fft1c, ifft2c
 from mrirecon.physics.sample import Measurement
 
-_MOST_BYTES = 1 << 28  # of the matrices of all pixels, held at a time
-_FADED = 1e-30  # what a squared norm is kept above where there is no signal at all
+_MOST_BYTES = 1 << 28  # size of the per-pixel matrices held at a time
+_FADED = 1e-30  # lower bound of squared norms, where there is no signal
 
 
 @dataclass(frozen=True)
 class Espirit:
-    """How sensitivities are estimated: stated by a model that needs them, and called with its measurement.
+    """ESPIRiT with its settings, held by a model that needs sensitivities and called with its measurement.
 
-    calib_width: rows and columns of the centre of k-space that count. kernel_width: of the calibration kernel.
-    threshold: singular values of the calibration matrix below so much of the largest are noise. num_iterations: of the
-    power method that finds each pixel's eigenvector. See `espirit`.
+    calib_width: rows and columns of the centre of k-space used. kernel_width: width of the calibration kernel.
+    threshold: singular values of the calibration matrix below this fraction of the largest count as noise.
+    num_iterations: iterations of the power method for each pixel's eigenvector. See `espirit`.
     """
 
     calib_width: int = 24
@@ -30,7 +30,7 @@ class Espirit:
 
     @torch.no_grad()
     def __call__(self, measurement: Measurement) -> Tensor:
-        """The maps, in the form of the measurement's k-space.  -> complex64 (b coil h|y w)
+        """Sensitivity maps, in the shape of the measurement's k-space.  -> complex64 (b coil h|y w)
 
         Raises InputError where the centre of k-space was not sampled.
         """
@@ -49,7 +49,7 @@ class Espirit:
         return maps
 
     def _maps(self, calib: Tensor, sampled: Tensor, box: tuple[slice, slice], size: tuple[int, int]) -> Tensor:
-        """(b coil i j), bool (i j) -> (b coil h w), as many slices at a time as the memory of a cache-sized part takes."""
+        """Maps of all slices, in parts that bound the memory.  (b coil i j), bool (i j) -> (b coil h w)"""
         coils = calib.shape[1]
         at_once = max(1, _MOST_BYTES // (8 * coils * coils * size[0] * size[1]))
         return torch.cat([self._some_maps(part, sampled, box, size) for part in calib.split(at_once)])
@@ -66,7 +66,7 @@ class Espirit:
 
 
 def _alike(acs_mask: Tensor) -> list[Tensor]:
-    """The rows of a batch that have one mask, together.  (b 1 1|h w) -> int64 each"""
+    """Indices of the batch, grouped by equal masks.  (b 1 1|h w) -> int64 each"""
     _, groups = torch.unique(acs_mask.flatten(1), dim=0, return_inverse=True)
     return [torch.nonzero(groups == number)[:, 0] for number in range(int(groups.max()) + 1)]
 
@@ -84,11 +84,11 @@ def espirit(
     The first set of maps, with the phase that makes the coil-combined low-resolution image real and positive. The maps
     are not masked outside the object. For a single coil they hold that phase alone. Not differentiable.
 
-    acs_mask: bool, what is fully sampled; of it the middle `calib_width` rows and columns count.
-    kernel_width: of the calibration kernel; less in a direction where the centre has fewer than twice as many samples.
+    acs_mask: bool, the fully sampled centre; at most `calib_width` rows and columns of it are used.
+    kernel_width: width of the calibration kernel; reduced in a direction with fewer than twice as many samples.
     The others: see `Espirit`. Raises InputError where the centre of k-space was not sampled.
     """
-    image = kspace.real[:, 0]  # no part of the estimate
+    image = kspace.real[:, 0]  # not used by the estimate
     size = (kspace.shape[-2], kspace.shape[-1])
     measurement = Measurement(kspace, acs_mask, acs_mask, None, image, size, "kspace")
     return Espirit(calib_width, kernel_width, threshold, num_iterations)(measurement)
@@ -118,7 +118,7 @@ def _run(sampled: Tensor, width: int) -> slice:
 
 
 def signal_projector(calib: Tensor, sampled: Tensor, kernel: tuple[int, int], threshold: float) -> Tensor:
-    """The projector onto what patches of k-space look like.  (*b coil i j), (i j) -> (*b coil m n coil m n)
+    """Projector onto the signal space of the calibration matrix.  (*b coil i j), (i j) -> (*b coil m n coil m n)
 
     From the eigenvectors of its Gram matrix (section "Theory", k-space part). Patches with an unsampled element are
     left out.
@@ -144,7 +144,7 @@ def image_operator(projector: Tensor, size: tuple[int, int]) -> Tensor:
         for j in range(n):
             part = projector[..., i, j].movedim(-4, -2)
             kernel[..., m - 1 - i : 2 * m - 1 - i, n - 1 - j : 2 * n - 1 - j, :, :] += part
-    # Few elements and many pixels: two matrix products cost less than coil^2 transforms, and give the order wanted.
+    # The kernel is small and pixels are many: two matrix products cost less than coil^2 Fourier transforms.
     along_w = _waves(n, size[1], kernel) @ kernel.flatten(-2)
     values = _waves(m, size[0], kernel) @ along_w.flatten(-2)
     return values.reshape(*projector.shape[:-6], *size, coils, coils) / (m * n)
@@ -159,7 +159,7 @@ def _waves(extent: int, size: int, like: Tensor) -> Tensor:
 
 
 def _principal(operator: Tensor, start: Tensor, num_iterations: int) -> Tensor:
-    """The first eigenvector of every pixel by the power method.  (b h w coil coil), (b coil h w) -> (b coil h w)"""
+    """Leading eigenvector of every pixel, by the power method.  (b h w coil coil), (b coil h w) -> (b coil h w)"""
     vector = start.movedim(1, -1)[..., None].contiguous()
     for _ in range(num_iterations):
         vector = operator @ vector

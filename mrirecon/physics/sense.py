@@ -25,8 +25,8 @@ class SenseOperator:
         self.sens_maps = sens_maps
         self._to_kspace: Callable[[Tensor], Tensor] = fft2c if readout == "kspace" else partial(fft1c, dim=-1)
         self._to_image: Callable[[Tensor], Tensor] = ifft2c if readout == "kspace" else partial(ifft1c, dim=-1)
-        # The mask's kernel is a circular convolution: it commutes with the shifts that centre image and k-space, and
-        # a mask of columns leaves the rows alone.
+        # Masking is a circular convolution of the image. It commutes with the shifts that centre image and k-space, and
+        # a mask of columns acts along w only.
         self._axes = (-1,) if mask.shape[-2] == 1 else (-2, -1)
         self._weights = torch.fft.ifftshift(mask, dim=self._axes)[..., None].to(sens_maps.real.dtype)
 
@@ -39,7 +39,7 @@ class SenseOperator:
         return self.expand(image) * self.mask
 
     def adjoint(self, kspace: Tensor) -> Tensor:
-        """The coil-combined zero-filled image.  (b coil h w) -> (b h w)"""
+        """Coil-combined zero-filled image.  (b coil h w) -> (b h w)"""
         return sens_reduce(self._to_image(kspace * self.mask), self.sens_maps)
 
     def normal(self, image: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class SSIMLoss(TargetLoss):
 
     def compare(self, pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
         """One minus the mean over all windows.  (b y x), (b y x), (b) -> (b)"""
-        # In half precision the variance in a window is lost to rounding, so both images are taken to float32 at least.
+        # float32 or more: in half precision the variance in a window is lost to rounding.
         precision = torch.promote_types(torch.promote_types(pred.dtype, target.dtype), torch.float32)
         unit = torch.where(data_range > 0, data_range, 1.0).to(precision)
         # Divided by the range first: squared twice, values around 1e-8 would underflow float32.
@@ -81,7 +81,9 @@ class HeldBackLoss(nn.Module):
             raise ConfigError("loss=held_back: needs samples that are held back: choose splitting=columns or points")
         difference = (prediction.kspace - sample.held_back) * sample.loss_mask
         errors, sizes = (torch.view_as_real(values).flatten(1) for values in (difference, sample.held_back))
-        magnitudes = [values.unflatten(1, (-1, 2)).square().sum(-1).clamp_min(_TINY).sqrt() for values in (errors, sizes)]
+        magnitudes = [
+            values.unflatten(1, (-1, 2)).square().sum(-1).clamp_min(_TINY).sqrt() for values in (errors, sizes)
+        ]
         l1 = magnitudes[0].sum(1) / magnitudes[1].sum(1).clamp_min(_TINY)
         l2 = errors.square().sum(1).clamp_min(_TINY).sqrt() / sizes.square().sum(1).clamp_min(_TINY).sqrt()
         return l1 + l2
@@ -105,7 +107,7 @@ class WeightedSum(nn.Module):
         self.needs = sorted({need for loss in terms.values() for need in loss.needs})
 
     def forward(self, prediction: Prediction, sample: Sample) -> Tensor:
-        """The weighted sum of the terms.  -> (b)"""
+        """Weighted sum of the terms.  -> (b)"""
         values = [self.weights[name] * loss(prediction, sample) for name, loss in self.terms.items()]
         return torch.stack(values).sum(dim=0)
 

@@ -172,9 +172,7 @@ def _axis(key: str, values: Any) -> Sequence[Value]:
     values = values if isinstance(values, list) else [values]
     for value in values:
         if isinstance(value, list | dict) or re.search(r"[/,=$']", str(value)):
-            raise ConfigError(
-                f"{key}={values}: expected names or numbers: they name the folders of the cells"
-            )
+            raise ConfigError(f"{key}={values}: expected names or numbers: they name the folders of the cells")
         problem = no_option(key, value) if is_group(key) else ""
         if problem:
             raise ConfigError(problem)

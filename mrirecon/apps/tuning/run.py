@@ -17,8 +17,8 @@ from optuna import TrialPruned
 from optuna.trial import Trial
 
 from mrirecon.apps.tuning.experiment import Experiment
-from mrirecon.apps.tuning.report import OVERRIDES, SCORES, print_summary, summary, trial_line
-from mrirecon.apps.tuning.space import Composed, Space, key_of, open_space
+from mrirecon.apps.tuning.report import TRIAL_OVERRIDES, TRIAL_SCORES, print_summary, summary, trial_line
+from mrirecon.apps.tuning.space import Composed, Space, open_space, override_key
 from mrirecon.apps.tuning.storage import DEFAULT, REASON, Search, is_result, make_pruner
 from mrirecon.apps.tuning.trial import METRICS, Data, TrialError, check_trial, digests, slim, train_trial, trial_folder
 from mrirecon.config.compose import flatten, json_config, plain
@@ -86,7 +86,7 @@ def _objective(cfg: DictConfig, space: Space, fixed: Sequence[str], data: Data, 
     """Trains with a point of the space; what is to be told of it is kept with the trial."""
     is_outside = space.default is None and trial.user_attrs.get(DEFAULT)
     drawn = [] if is_outside else space.draw(trial)
-    trial.set_user_attr(OVERRIDES, drawn)
+    trial.set_user_attr(TRIAL_OVERRIDES, drawn)
     made = slim(_compose([*fixed, *drawn]).cfg, cfg.without, str(trial_folder(Path(cfg.output), trial.number)))
 
     def report(score: float, epoch: int) -> bool:
@@ -101,7 +101,7 @@ def _objective(cfg: DictConfig, space: Space, fixed: Sequence[str], data: Data, 
     except ConfigError as error:
         trial.set_user_attr(REASON, str(error))
         raise ConfigError(f"trial {trial.number}, {' '.join(drawn)}: {error}") from error
-    trial.set_user_attr(SCORES, {name: scores[name] for name in METRICS})
+    trial.set_user_attr(TRIAL_SCORES, {name: scores[name] for name in METRICS})
     if is_pruned:
         raise TrialPruned
     return float(scores[cfg.metric])
@@ -120,7 +120,7 @@ def _keep(
     best = search.best()
     if best is None or number not in (None, best.number):
         return
-    overrides = [*fixed, *best.user_attrs[OVERRIDES]]
+    overrides = [*fixed, *best.user_attrs[TRIAL_OVERRIDES]]
     num_done = sum(map(is_result, search.trials()))
     remarks = [
         f"val/{cfg.metric} {best.values[0]:.5g}: trial {best.number}, the best of {num_done}",
@@ -150,17 +150,17 @@ def _composed(overrides: Sequence[str]) -> Composed:
 
 def _without_null(override: str) -> str:
     """`mask=null` as Hydra wants it."""
-    group = key_of(override)
+    group = override_key(override)
     return f"~{group}" if is_group(group) and override.partition("=")[2] == "null" else override
 
 
 def _typed(overrides: Sequence[str]) -> tuple[list[str], bool]:
     """Of what was typed, what train.py takes; and whether a space was typed. Raises ConfigError for two spaces."""
     own = {str(key) for key in OmegaConf.load(CONF / "tune.yaml")}
-    spaces = [override for override in overrides if key_of(override) == "space"]
+    spaces = [override for override in overrides if override_key(override) == "space"]
     if len(spaces) > 1:
         raise ConfigError("space: is given twice: type the dimensions, or space=[...], not both")
-    return [override for override in overrides if key_of(override).partition(".")[0] not in own], bool(spaces)
+    return [override for override in overrides if override_key(override).partition(".")[0] not in own], bool(spaces)
 
 
 def _check(cfg: DictConfig) -> None:

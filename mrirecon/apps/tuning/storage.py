@@ -215,9 +215,7 @@ def _retry() -> Callable[[optuna.Study, FrozenTrial], None]:
 def _load(file: Path, direction: str, pruner: BasePruner, heartbeat: int) -> optuna.Study:
     file = file.resolve()
     if set("?{}") & set(str(file)):
-        raise ConfigError(
-            f"output={file.parent}: SQLite refuses names with ?, {{ or }}: give another folder"
-        )
+        raise ConfigError(f"output={file.parent}: SQLite refuses names with ?, {{ or }}: give another folder")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)

@@ -82,7 +82,7 @@ def inspect_folder(index: Index, folder: Folder, full: bool, progress: Progress)
     return FolderSummary(folder, [info for info, _ in good], sum(entry.size for _, entry in good), bad, num_ignored)
 
 
-def notes(reports: Sequence[Report]) -> list[str]:
+def notes(reports: Sequence[FolderSummary]) -> list[str]:
     """One line per assumption that readers made: the number of volumes, the first of them, and the assumption."""
     about: dict[str, list[ScanInfo]] = {}
     for report in reports:

@@ -46,7 +46,7 @@ Progress = Callable[[str, int, int], None]
 _SECONDS_BETWEEN_MANIFESTS = 2.0
 
 
-class Report(NamedTuple):
+class PrepareSummary(NamedTuple):
     """What a preparation wrote, kept and left out."""
 
     manifest: Manifest
@@ -203,7 +203,7 @@ class _Job(NamedTuple):
     source: tuple[int, int]
 
 
-def _is_kept(volume: Volume | None, job: _Job) -> bool:
+def _is_kept(volume: PreparedVolume | None, job: _Job) -> bool:
     """Whether a volume was already made of the file as it is now."""
     if volume is None or volume.source != job.source or not job.path.is_file():
         return False
@@ -214,7 +214,7 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def prepare_volume(job: _Job) -> tuple[str, Volume]:
+def prepare_volume(job: _Job) -> tuple[str, PreparedVolume]:
     """Writes one volume.  -> its name and its entry in the manifest"""
     dtype = slice_type(job.info, job.precision)
     errors: list[float] = []

@@ -227,7 +227,7 @@ def read_manifest(root: Path) -> Manifest:
         ) from error
 
 
-def _record(volume: Volume) -> dict[str, Any]:
+def _record(volume: PreparedVolume) -> dict[str, Any]:
     return {**volume._asdict(), "info": scan_record.record(volume.info)}
 
 
