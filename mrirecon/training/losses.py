@@ -20,7 +20,7 @@ class TargetLoss(nn.Module):
     needs: Collection[str] = ("target",)
 
     def forward(self, prediction: Prediction, sample: Sample) -> Tensor:
-        """A value for each slice.  -> (b)"""
+        """Loss per slice.  -> (b)"""
         pred, target = prediction.magnitude, sample.target
         if target is None:
             raise ConfigError("loss: compares with a target, and this data has none: choose a loss in k-space")
@@ -66,7 +66,7 @@ class SSIMLoss(TargetLoss):
 
 
 class HeldBackLoss(nn.Module):
-    """Normalised l1 and l2 of k-space where it was held back from the model: Yaman et al., doi:10.1002/mrm.28378, Eq. 9.
+    """Normalised l1 and l2 error of k-space samples held back from the model (doi:10.1002/mrm.28378, Eq. 9).
 
     Needs no target: it trains on scans that were never fully sampled (`splitting=...`), a model that predicts k-space.
     """
@@ -116,5 +116,5 @@ _TINY = 1e-30
 
 
 def _mean(values: Tensor) -> Tensor:
-    """The mean of each image, by rows: no batch and no number of threads changes a bit.  (b y x) -> (b)"""
+    """Mean of each image, summed by rows, so that bits do not depend on batch or threads.  (b y x) -> (b)"""
     return values.sum(dim=-1).sum(dim=-1) / (values.shape[-2] * values.shape[-1])
