@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def main(cfg: DictConfig) -> None:
     from mrirecon.build import build_datamodule, build_evaluation, part
     from mrirecon.evaluation.lambda_search import check_search, print_trials, search, summary
-    from mrirecon.evaluation.scoring import Report, evaluate
+    from mrirecon.evaluation.scoring import Metrics, evaluate
     from mrirecon.models.base import check_model
     from mrirecon.system.atomic import output_folder, write_json
     from mrirecon.system.progress import CountProgress
@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> None:
     check_search(model, **cfg.search)
     datamodule = build_datamodule(cfg, CountProgress())
 
-    def score(weight: float) -> Report:
+    def score(weight: float) -> Metrics:
         cfg.model.reg_weight = weight
         return evaluate(*build_evaluation(cfg, check_model(part(cfg, "model"))), datamodule, None)
 

@@ -16,7 +16,7 @@ def main(cfg: DictConfig) -> None:
     from mrirecon.build import build_evaluation, build_scored, load_model
     from mrirecon.config.options import chosen_options
     from mrirecon.evaluation.gallery import check_gallery, write_gallery
-    from mrirecon.evaluation.scoring import baseline_origin, origin_of, report, run_passes
+    from mrirecon.evaluation.scoring import baseline_origin, metrics_of, origin_of, run_passes
     from mrirecon.models.image_domain import ZeroFilled
     from mrirecon.reports.html import write_report
     from mrirecon.reports.table import print_scores
@@ -35,10 +35,10 @@ def main(cfg: DictConfig) -> None:
     if trainer.is_global_zero:
         origin = origin_of(trainer, module, cfg.ckpt)
         name = Path(cfg.ckpt).name if cfg.ckpt else type(model).__name__
-        reports = {name: report(passes, origin)}
+        reports = {name: metrics_of(passes, origin)}
         write_json(output / "metrics.json", *reports.values())
         if beside:
-            zero_filled = report(passes, baseline_origin(origin), baseline=True)
+            zero_filled = metrics_of(passes, baseline_origin(origin), baseline=True)
             write_json(output / "zero_filled.json", zero_filled)
             reports = {"zero-filled": zero_filled, **reports}
         write_gallery(output / "gallery", trainer, module, passes, cfg.gallery)

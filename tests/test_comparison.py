@@ -15,11 +15,12 @@ from made_up_runs import made_up_run, write_run
 from scipy import stats
 
 from mrirecon.errors import ConfigError, InputError
+from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.reports import statistics
 from mrirecon.reports.comparison import Difference, compare
-from mrirecon.reports.runs import check_comparable, check_run, describe, key_of, read_run
+from mrirecon.reports.runs import check_comparable, check_run, describe, read_run, volume_key
 from mrirecon.reports.statistics import mean_interval, signed_rank
-from mrirecon.reports.text import best_runs, number, p_text, print_comparison, summary, verdict
+from mrirecon.reports.text import best_runs, p_text, print_comparison, summary, verdict
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "compare.py"
 Run = dict[str, Any]
@@ -314,10 +315,9 @@ def test_a_run_is_read_from_its_folder_or_its_file(tmp_path: Path) -> None:
         read_run(tmp_path / "none")
 
 
-def test_words_name_a_volume_and_a_number() -> None:
-    key = key_of({"name": "a.h5", "folder": "b", "mask": "8x", "condition": "noise 1"})
+def test_words_name_a_volume() -> None:
+    key = volume_key({"name": "a.h5", "folder": "b", "mask": "8x", "condition": "noise 1"})
     assert describe(key) == "b/a.h5, mask 8x, noise 1"
-    assert (number(0.75314, "ssim"), number(1.2, "psnr", signed=True)) == ("0.7531", "+1.20")
 
 
 def test_everything_is_printed_with_the_numbers_that_were_computed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -325,7 +325,8 @@ def test_everything_is_printed_with_the_numbers_that_were_computed(capsys: pytes
     print_comparison(comparison)
     shown = capsys.readouterr().out
     found = comparison.overall.differences["ssim"][0]
-    for text in ("AXT1, 4x", "u[net] - zero-filled", "u[net] is better", number(found.interval.mean, "ssim", True)):
+    mean = SCORE_TABLE["ssim"].shown(found.interval.mean, signed=True)
+    for text in ("AXT1, 4x", "u[net] - zero-filled", "u[net] is better", mean):
         assert text in shown
     assert summary(comparison) in shown
     assert len([line for line in shown.splitlines() if "c - u[net]" in line]) == 21  # 7 groups, 3 scores

@@ -27,7 +27,7 @@ from mrirecon.data.conditions import conditions_of
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.prepared.prepare import Preparation
 from mrirecon.data.provenance import mask_digest
-from mrirecon.evaluation.scoring import Report, baseline_origin, evaluate, origin_of, report, run_passes
+from mrirecon.evaluation.scoring import Metrics, baseline_origin, evaluate, metrics_of, origin_of, run_passes
 from mrirecon.inference.checkpoints import read_checkpoint
 from mrirecon.inference.reconstruct import reconstruct
 from mrirecon.io.raw import fastmri
@@ -44,7 +44,7 @@ from mrirecon.training.module import ReconModule
 MASK = RandomMaskFunc([0.08], [4])
 
 
-def report_of(tmp_path: Path, data: ReconDataModule) -> Report:
+def report_of(tmp_path: Path, data: ReconDataModule) -> Metrics:
     return evaluate(trainer_of(tmp_path), ReconModule(ZeroFilled()), data, None)
 
 
@@ -165,7 +165,7 @@ def test_a_robustness_run_has_the_fingerprint_of_a_plain_one_and_can_be_compared
     data, other, module = data_of(folder), data_of(tmp_path / "other"), ReconModule(ZeroFilled())
     data.conditions = conditions_of({"noise": [0.1], "missing_coils": [], "shifts": []})
     passes = run_passes(trainer_of(tmp_path), module, data, others={"other anatomy": other})
-    robust = report(passes, origin_of(trainer_of(tmp_path), module, None))
+    robust = metrics_of(passes, origin_of(trainer_of(tmp_path), module, None))
     plain, alone = report_of(tmp_path, data_of(folder)), report_of(tmp_path, data_of(tmp_path / "other"))
     assert robust["made_by"]["data_sha256"] == plain["made_by"]["data_sha256"]
     assert robust["made_by"]["other_data_sha256"] == {"other anatomy": alone["made_by"]["data_sha256"]}
@@ -225,9 +225,9 @@ def test_the_baseline_beside_a_model_is_the_baseline_alone(tmp_path: Path, folde
     trainer, module = trainer_of(tmp_path), ReconModule(small_unet())
     passes = run_passes(trainer, module, data_of(folder, batch_size=2), baseline=True)
     origin = origin_of(trainer, module, None)
-    beside, alone = report(passes, baseline_origin(origin), baseline=True), report_of(tmp_path, data_of(folder))
+    beside, alone = metrics_of(passes, baseline_origin(origin), baseline=True), report_of(tmp_path, data_of(folder))
     assert beside == alone
-    assert report(passes, origin)["ssim"] != alone["ssim"]
+    assert metrics_of(passes, origin)["ssim"] != alone["ssim"]
 
 
 def test_a_scan_s_own_mask_has_no_nominal_acceleration(tmp_path: Path, volume: Volume) -> None:

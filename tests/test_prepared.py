@@ -18,7 +18,7 @@ from test_module import Losses, small_unet, trainer_of
 
 from mrirecon.data import resident
 from mrirecon.data.datamodule import ReconDataModule
-from mrirecon.data.prepared.prepare import Preparation, Report
+from mrirecon.data.prepared.prepare import Preparation, PrepareSummary
 from mrirecon.data.prepared.store import FILE_NAME, read_manifest
 from mrirecon.data.resident import ResidentLoader
 from mrirecon.errors import ConfigError, InputError
@@ -35,7 +35,7 @@ def silent(what: str, done: int, total: int) -> None:
     pass
 
 
-def prepare(root: Path, output: Path, precision: str = "single", num_processes: int = 0) -> Report:
+def prepare(root: Path, output: Path, precision: str = "single", num_processes: int = 0) -> PrepareSummary:
     return Preparation(root, output, "all", precision, num_processes, silent).run()
 
 

@@ -16,11 +16,12 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from mrirecon.errors import ConfigError, InputError
+from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.reports.comparison import compare
 from mrirecon.reports.html import write_report
 from mrirecon.reports.inputs import caption, read_curves, read_gallery
 from mrirecon.reports.plots import colour_of, distribution
-from mrirecon.reports.text import number, summary
+from mrirecon.reports.text import summary
 
 CONDITIONS = ["", "noise 0.5", "noise 1", "coil 2 missing"]
 HOSTILE = '<script>alert("x")</script> $\\frac{ & </svg>'
@@ -136,7 +137,7 @@ def test_the_numbers_are_those_of_the_comparison_and_the_best_is_bold(tmp_path: 
     comparison = compare(runs)
     assert summary(comparison) in Page(html).text
     for name, is_best in (("a", False), ("b", True)):
-        mean = number(comparison.overall.means["ssim"][name].interval.mean, "ssim")
+        mean = SCORE_TABLE["ssim"].shown(comparison.overall.means["ssim"][name].interval.mean)
         assert (f"<strong>{mean}</strong>" in html) == is_best
         assert mean in html
     for absent in ('id="gallery"', 'id="curves"', 'id="conditions"'):

@@ -17,7 +17,7 @@ from test_report import CHROMIUM, Page, in_browser
 
 from mrirecon.apps.study import progress
 from mrirecon.apps.study.findings import FINDERS, findings
-from mrirecon.apps.study.intervals import difference, mean_interval
+from mrirecon.apps.study.intervals import setting_difference, setting_interval
 from mrirecon.apps.study.page import write_page
 from mrirecon.apps.study.parse import presets, read_study
 from mrirecon.apps.study.plan import Cell, Part, Study, grids, more_seeds
@@ -375,12 +375,12 @@ def test_an_interval_covers_seeds_and_volumes_drawn_each_for_itself(tmp_path: Pa
         for seed, row in enumerate(values)
     ]
     setting = results_of(tmp_path, runs).families[0].settings[0]
-    found = mean_interval(setting)
+    found = setting_interval(setting)
     draws = np.random.default_rng(1)
     means = [values[draws.integers(0, 3, 3)][:, draws.integers(0, 10, 10)].mean() for _ in range(20000)]
     assert found.mean == pytest.approx(values.mean())
     assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.002)  # both are drawn
-    assert difference(setting, setting) == (0.0, 0.0, 0.0)
+    assert setting_difference(setting, setting) == (0.0, 0.0, 0.0, 10, "percentile")
 
 
 def test_a_model_without_seeds_stands_beside_every_seed_and_others_are_paired_by_theirs(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_a_model_without_seeds_stands_beside_every_seed_and_others_are_paired_by
     runs += [made_up({"optimizer": "sgd"}, seed, ssims=[s]) for seed, s in ((0, 0.8), (2, 0.5))]
     runs += [made_up({"model": "tv"}, losses=[], ssims=[0.72])]
     adam, sgd, tv = (family.settings[0] for family in results_of(tmp_path, runs).families)
-    found = difference(adam, tv), difference(adam, sgd)
+    found = setting_difference(adam, tv), setting_difference(adam, sgd)
     assert [each.mean if each else None for each in found] == pytest.approx([0.7667 - 0.72, 0.15], abs=1e-4)
     assert best_settings(results_of(tmp_path, runs)) == [{"optimizer": "adam"}, {"optimizer": "sgd"}]
 
@@ -451,7 +451,7 @@ def test_settings_scored_on_other_volumes_have_no_difference(tmp_path: Path) -> 
     runs = [made_up({"optimizer": "a"}, volumes=[0.7, 0.8]), made_up({"optimizer": "b"}, volumes=[0.7, 0.8, 0.9])]
     results = results_of(tmp_path, runs)
     one, other = (family.settings[0] for family in results.families)
-    assert difference(one, other) is None
+    assert setting_difference(one, other) is None
     assert "Validated on other volumes, and so not compared with it: " in findings(results)[1]
 
 

@@ -45,9 +45,9 @@ def test_dimensions_become_a_list_and_what_hydra_knows_stays() -> None:
 
 def test_words_are_read() -> None:
     lr = parse_dimension("optimizer.lr=log(1e-4, 1e-1)")
-    assert lr.interval is not None
+    assert lr.number_range is not None
     assert (str(lr), lr.edges()) == ("optimizer.lr=log(1e-4,1e-1)", ("0.0001", "0.1"))
-    chans = parse_dimension("model.chans=range(8,32,8)").interval
+    chans = parse_dimension("model.chans=range(8,32,8)").number_range
     assert chans is not None
     assert chans.is_whole
     assert [number for number in range(0, 41) if chans.contains(number)] == [8, 16, 24, 32]

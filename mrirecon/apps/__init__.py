@@ -1,1 +1,1 @@
-"""Programs made of many trainings or measurements: studies, searches, benchmarks."""
+"""Applications that run many trainings or measurements: studies, hyperparameter searches, benchmarks."""

@@ -35,7 +35,7 @@ EXAMPLES = "log(1e-4,1e-1), range(0,0.5), range(2,5,1) or choice(a,b)"
 
 
 @dataclass(frozen=True)
-class Interval:
+class NumberRange:
     """Numbers from `low` to `high`, both included."""
 
     low: float
@@ -51,7 +51,7 @@ class Interval:
         return self.step is None or _is_multiple(value - self.low, self.step)
 
 
-def is_interval(option: str) -> bool:
+def is_range(option: str) -> bool:
     """Whether an option stands for a number to be drawn.  `log(1e-6,1e-2)`"""
     return WORD.fullmatch(option) is not None
 
@@ -72,7 +72,7 @@ def word_and_arguments(text: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def parse_interval(where: str, word: str, inside: str) -> Interval:
+def parse_range(where: str, word: str, inside: str) -> NumberRange:
     texts = split_commas(inside)
     if word == "choice" or len(texts) not in ((2,) if word == "log" else (2, 3)):
         raise ConfigError(
@@ -85,7 +85,7 @@ def parse_interval(where: str, word: str, inside: str) -> Interval:
     if step is not None and (step <= 0 or not _is_multiple(high - low, step)):
         raise ConfigError(f"{where}: expected a step that leads from {low:g} to {high:g}")
     is_whole = all(isinstance(number, int) for number in (low, high, *steps))
-    return Interval(low, high, step, word == "log", is_whole)
+    return NumberRange(low, high, step, word == "log", is_whole)
 
 
 def _is_multiple(distance: float, step: float) -> bool:

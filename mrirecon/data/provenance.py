@@ -18,6 +18,7 @@ from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.prepared.store import PreparedVolumes
 from mrirecon.data.sources import MaskedSlices
 from mrirecon.io.scan import ScanInfo
+from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.sampling.acquired import image_size
 from mrirecon.sampling.masks import Masking, describe_mask
 
@@ -44,14 +45,7 @@ def conventions(datamodule: ReconDataModule, dataset: MaskedSlices, num_scored: 
         "target": "as in the file, not clamped",
         "crop": "the reconstruction to the target's size, both scored whole (fastmri.evaluate crops to a square)"
         + _cropped(dataset),
-        "ssim": "7x7 uniform window, K1 .01, K2 .03, sample covariance; mean over slices, then over volumes",
-        "psnr": "20 log10(data_range) - 10 log10(mean squared error of the volume); mean over volumes",
-        "nmse": "squared error over squared norm of the volume; mean over volumes",
-        "mse": "mean squared error of the volume, in the square of the file's unit; mean over volumes",
-        "mae": "mean absolute error of the volume, in the file's unit; mean over volumes",
-        "ms_ssim": "five scales, 11x11 Gaussian window of sigma 1.5; mean over slices, then over volumes",
-        "hfen": "norm of the error over that of the target, after a 15x15 Laplacian of Gaussian of sigma 1.5; "
-        "mean over volumes",
+        **{name: score.convention for name, score in SCORE_TABLE.items()},
         "mask": _masks(dataset),
         "mask_seed": "the characters of the file name, as fastMRI's validation; a scan's own mask where it has one",
         "acceleration": "effective: acquirable points per sampled point; nominal is what the mask's name says",

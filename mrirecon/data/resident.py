@@ -78,13 +78,16 @@ class Resident:
         """A batch of slices of one shape on the device, with the fields that were drawn for it."""
         group = self.groups[self.place[items[0]][0]]
         rows = self._sent(torch.tensor([self.place[item][1] for item in items]))
+        fields: dict[str, Any] = {
+            name: None if values is None else self._sent(values) for name, values in drawn.items()
+        }
         return self.slice_type(
             kspace=group.kspace[rows],
             target=group.target[rows],
             size=group.size[rows],
             data_range=group.data_range[rows],
             slice_num=group.slice_num[rows],
-            **{name: None if values is None else self._sent(values) for name, values in drawn.items()},
+            **fields,
         )
 
     def _sent(self, values: Tensor) -> Tensor:

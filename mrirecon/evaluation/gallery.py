@@ -1,4 +1,4 @@
-"""Pictures of the slices a model is worst at, and of median ones, made in a second pass over these alone."""
+"""Writes pictures of the slices with the lowest and with median SSIM, reconstructing only these again."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from mrirecon.data.sources import Draw, MaskedSlices
 from mrirecon.errors import ConfigError
 from mrirecon.evaluation.scoring import Pass
+from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.physics.sample import collate
 from mrirecon.reports.pictures import panels, row, sheet, write_png
 from mrirecon.system.atomic import write_json
@@ -19,16 +20,16 @@ FILE_NAME = "gallery.json"
 
 
 class Scored(NamedTuple):
-    """A slice, with its SSIM."""
+    """SSIM of a slice, and where the slice is."""
 
     ssim: float
-    volume: int  # its number in the data set, which counts a volume once under each mask
+    volume: int  # number in the data set, in which a volume counts once per mask
     slice_num: int
     zero_filled_ssim: float | None
 
 
 def check_gallery(num_slices: int, scores: Sequence[str]) -> None:
-    """Raises ConfigError where slices cannot be chosen."""
+    """Raises ConfigError for a negative number of slices, or without SSIM to choose them by."""
     if num_slices < 0:
         raise ConfigError(f"gallery={num_slices}: expected a number of slices, 0 for none")
     if num_slices and "ssim" not in scores:
@@ -38,13 +39,13 @@ def check_gallery(num_slices: int, scores: Sequence[str]) -> None:
 def write_gallery(
     folder: Path, trainer: pl.Trainer, module: ReconModule, passes: Sequence[Pass], num_slices: int
 ) -> list[dict[str, Any]]:
-    """The worst and the median slices of the volumes as they are, and the single worst under each condition.
+    """Writes PNG files of the worst and the median slices, and of the worst slice under each condition.
 
-    Writes a PNG file each, and gallery.json, which lists them; `file` is relative to it.
-    num_slices: of either kind. For the first rank alone, after `run_passes`.
+    num_slices: number of worst, and of median, slices. Also writes gallery.json, whose entries are returned; `file` is
+    relative to it. Call on the first rank only, after `run_passes`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("[0-9][0-9]_*.png"):  # of an evaluation before, perhaps of another model
+    for old in folder.glob("[0-9][0-9]_*.png"):  # of an earlier evaluation
         old.unlink()
     module.to(trainer.strategy.root_device).eval()  # Lightning leaves it on the CPU
     entries: list[dict[str, Any]] = []
@@ -57,7 +58,7 @@ def write_gallery(
 
 
 def chosen(one: Pass, num_slices: int) -> Iterator[tuple[str, Scored]]:
-    """The slices of the lowest SSIM, lowest first, and those around the median; none twice."""
+    """Slices with the lowest SSIM, lowest first, then those around the median; no slice twice."""
     ranked = sorted(_scored(one), key=lambda scored: scored[:3])
     yield from (("worst", scored) for scored in ranked[:num_slices])
     start = max(num_slices, len(ranked) // 2 - num_slices // 2)
@@ -91,9 +92,10 @@ def _write(
         "zero_filled_ssim": scored.zero_filled_ssim,
     }
     words = (info.name, f"slice {scored.slice_num}", info.acquisition, mask, f"{acceleration:.2f}x", one.condition)
-    footer = f"{kind} by SSIM, {scored.ssim:.4f}" + (
-        "" if scored.zero_filled_ssim is None else f" (zero-filled {scored.zero_filled_ssim:.4f})"
-    )
+    ssim = SCORE_TABLE["ssim"]
+    footer = f"{kind} by {ssim.label}, {ssim.shown(scored.ssim)}"
+    if scored.zero_filled_ssim is not None:
+        footer += f" (zero-filled {ssim.shown(scored.zero_filled_ssim)})"
     images = row(_panels(trainer, module, one, scored))
     write_png(folder / name, sheet([images], ", ".join(filter(None, words)), footer))
     return entry
@@ -101,7 +103,7 @@ def _write(
 
 @torch.no_grad()
 def _panels(trainer: pl.Trainer, module: ReconModule, one: Pass, scored: Scored) -> list[tuple[str, torch.Tensor]]:
-    """Captioned images in one window, which is the target's.  (y x) each"""
+    """Captioned images in the target's display window.  (y x) each"""
     item = item_of(one.dataset, scored.volume, scored.slice_num)
     data = one.datamodule
     read = data.transfer_batch_to_device(collate([one.dataset[Draw(item, 0)]]), module.device, 0)
@@ -114,7 +116,7 @@ def _panels(trainer: pl.Trainer, module: ReconModule, one: Pass, scored: Scored)
 
 
 def item_of(dataset: MaskedSlices, volume: int, slice_num: int) -> int:
-    """The number in a data set of a slice of one of its volumes."""
+    """Index in a data set of a slice, given by volume and slice number."""
     for item in range(len(dataset)):
         name, index = dataset.split(item)
         _, number, found = dataset.source.where(index)

@@ -1,4 +1,4 @@
-"""Choosing lambda: scores of a model over regularisation weights on a validation set, and the best of them."""
+"""Searches the regularisation weight lambda with the best score on a validation set."""
 
 import math
 import sys
@@ -11,22 +11,21 @@ from rich.table import Table
 from torch import nn
 
 from mrirecon.errors import ConfigError, InputError
-from mrirecon.evaluation.scoring import Report
-from mrirecon.metrics.scores import SCORES
+from mrirecon.evaluation.scoring import Metrics
+from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
-_DIGITS = 3  # of a weight: as many as one types
-_BETTER = {"ssim": 1, "psnr": 1, "nmse": -1}
+_DIGITS = 3  # significant digits of a weight
 
-Trials = dict[float, Report]
+Trials = dict[float, Metrics]
 
 
 def check_search(model: nn.Module, score: str, low: float, high: float, num_grid: int, num_refinements: int) -> None:
-    """Raises ConfigError where there is nothing to search, or the range or the counts make no sense."""
+    """Raises ConfigError for a model without reg_weight, or an invalid score, range or count."""
     if not hasattr(model, "reg_weight"):
         raise ConfigError("model: has no reg_weight to choose: give model=tv, model=wavelet or model=cg_sense")
-    if score not in _BETTER:
-        raise ConfigError(f"search.score={score!r}: expected one of {', '.join(_BETTER)}")
+    if score not in MAIN_SCORES:
+        raise ConfigError(f"search.score={score!r}: expected one of {', '.join(MAIN_SCORES)}")
     if not 0 < low < high < math.inf:
         raise ConfigError(f"search.low={low}, search.high={high}: expected 0 < low < high; the grid is logarithmic")
     if num_grid < 2 or num_refinements < 0:
@@ -36,11 +35,11 @@ def check_search(model: nn.Module, score: str, low: float, high: float, num_grid
 
 
 def search(
-    evaluate: Callable[[float], Report], score: str, low: float, high: float, num_grid: int, num_refinements: int
+    evaluate: Callable[[float], Metrics], score: str, low: float, high: float, num_grid: int, num_refinements: int
 ) -> Trials:
-    """Reports of a logarithmic grid from `low` to `high`, then of golden-section steps between its best's neighbours.
+    """Metrics by weight: a logarithmic grid from `low` to `high`, then golden-section steps around its best weight.
 
-    Raises InputError where a score is undefined for the whole set.
+    Raises InputError where the score is undefined for all volumes.
     """
     trials: Trials = {}
 
@@ -64,20 +63,20 @@ def search(
 
 
 def best_weight(trials: Trials, score: str) -> float:
-    """The weight of the best score; of equals, the smallest."""
+    """Weight with the best score; of ties, the smallest."""
     return max(sorted(trials), key=lambda weight: _gain(trials[weight], score))
 
 
-def _gain(report: Report, score: str) -> float:
+def _gain(report: Metrics, score: str) -> float:
     if report[score] is None:
         raise InputError(
             f"the {score} of every volume is undefined, so no lambda is better than another: check the targets"
         )
-    return _BETTER[score] * report[score]
+    return SCORE_TABLE[score].sign * report[score]
 
 
 def summary(trials: Trials, score: str) -> dict[str, Any]:
-    """What is kept: the best weight with the override to type, every trial's scores, and how they were made."""
+    """Content of choose_lambda.json: best weight, override to type, scores of every trial, conventions, provenance."""
     best = best_weight(trials, score)
     return {
         "reg_weight": best,
@@ -85,7 +84,7 @@ def summary(trials: Trials, score: str) -> dict[str, Any]:
         "chosen_by": score,
         "at_edge_of_range": best in (min(trials), max(trials)),
         "trials": [
-            {"reg_weight": weight, **{name: trials[weight][name] for name in SCORES}} for weight in sorted(trials)
+            {"reg_weight": weight, **{name: trials[weight][name] for name in MAIN_SCORES}} for weight in sorted(trials)
         ],
         "conventions": trials[best]["conventions"],
         "made_by": trials[best]["made_by"],
@@ -93,14 +92,14 @@ def summary(trials: Trials, score: str) -> dict[str, Any]:
 
 
 def print_trials(title: str, trials: Trials, score: str) -> None:
-    """A table of lambda and scores, the best marked, and the override to type."""
+    """Prints lambda and scores as a table with the best marked, and the override to type."""
     best = best_weight(trials, score)
     table = Table(title=escape(title), title_justify="left")
-    for column in ("lambda", "SSIM", "PSNR dB", "NMSE", ""):
+    shown = [SCORE_TABLE[name] for name in MAIN_SCORES]
+    for column in ("lambda", *(each.heading for each in shown), ""):
         table.add_column(column, justify="right")
-    formats = {"ssim": ".4f", "psnr": ".2f", "nmse": ".4f"}
     for weight in sorted(trials):
-        cells = ["-" if (value := trials[weight][name]) is None else format(value, formats[name]) for name in SCORES]
+        cells = [each.shown(trials[weight][each.name]) for each in shown]
         table.add_row(f"{weight:g}", *cells, f"best {score}" if weight == best else "")
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100)
     console.print(table)

@@ -1,4 +1,4 @@
-"""Scores of a model on a split, per volume, under masks and conditions, with the conventions they were made by."""
+"""Scores a model on a split, per volume, mask and condition, and writes down conventions and provenance."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,24 +20,26 @@ from mrirecon.training.module import ReconModule
 
 log = logging.getLogger(__name__)
 
-Report = dict[str, Any]
+Metrics = dict[str, Any]
+"""Content of metrics.json."""
+
 ALL = "all"
 
 
 class Pass(NamedTuple):
-    """One way through a data set under one condition; "" is none."""
+    """Results of one pass over a data set under one condition; condition "": the data as they are."""
 
     condition: str
     meaning: str
     datamodule: ReconDataModule
     dataset: MaskedSlices
-    results: Mapping[str, Any]  # what `VolumeScores.compute` gives
-    zero_filled: Mapping[str, Any] | None  # the same of the zero-filled images
+    results: Mapping[str, Any]  # from `VolumeScores.compute`
+    zero_filled: Mapping[str, Any] | None  # the same for the zero-filled images
 
 
-def evaluate(trainer: pl.Trainer, module: ReconModule, datamodule: ReconDataModule, ckpt: str | None) -> Report:
-    """Every score of the split `datamodule.split`, as it is.  -> the content of metrics.json, see `report`"""
-    return report(run_passes(trainer, module, datamodule), origin_of(trainer, module, ckpt))
+def evaluate(trainer: pl.Trainer, module: ReconModule, datamodule: ReconDataModule, ckpt: str | None) -> Metrics:
+    """All scores of the split `datamodule.split` without conditions, see `metrics_of`."""
+    return metrics_of(run_passes(trainer, module, datamodule), origin_of(trainer, module, ckpt))
 
 
 def run_passes(
@@ -48,9 +50,9 @@ def run_passes(
     others: Mapping[str, ReconDataModule] | None = None,
     baseline: bool = False,
 ) -> list[Pass]:
-    """Scores the split as it is, under each condition of `datamodule`, and each other data set under its name.
+    """Scores the split as it is, then under each condition of `datamodule`, then each data set in `others`.
 
-    baseline: score the zero-filled images beside the model's, which costs no second reading.
+    others: data sets by the name of their condition. baseline: scores the zero-filled images in the same pass.
     """
     module.choose_scores(scores, baseline)
     passes = [_pass(trainer, module, datamodule)]
@@ -76,26 +78,26 @@ def _pass(
 
 
 def origin_of(trainer: pl.Trainer, module: ReconModule, ckpt: str | None) -> Origin:
-    """What made the scores of a model, as far as this process knows."""
+    """Provenance of a model's scores: checkpoint, name, config, command."""
     records = [callback for callback in trainer.callbacks if isinstance(callback, Record)]  # type: ignore[attr-defined]
     config = records[0].config if records else {}
-    # A model is named by what the config calls, as many share a class; beside a run's own there is zero-filled only.
+    # Named after the config's target, since several models share a class.
     target = "" if isinstance(module.model, ZeroFilled) else str((config.get("model") or {}).get("_target_", ""))
     name = model_name(target.rpartition(".")[2] or type(module.model).__name__)
     return Origin(ckpt, name, config, command_line())
 
 
 def baseline_origin(origin: Origin) -> Origin:
-    """What made the zero-filled scores that stand beside a model's."""
+    """Provenance of the zero-filled scores of the same passes."""
     return origin._replace(checkpoint=None, model=model_name(ZeroFilled.__name__))
 
 
-def report(passes: Sequence[Pass], origin: Origin, baseline: bool = False) -> Report:
-    """The content of metrics.json, of the model or of the zero-filled images beside it.
+def metrics_of(passes: Sequence[Pass], origin: Origin, baseline: bool = False) -> Metrics:
+    """Content of metrics.json. baseline: for the zero-filled images instead of the model.
 
-    Per score its mean over the volumes without a condition; `num_undefined`, `volumes`, `grid` (the means per
-    condition, mask and acquisition), `conditions` (what they mean), `conventions`, `made_by`. A score that is undefined
-    is None, and is in no mean.
+    Each score's mean over the volumes without a condition; `num_undefined`; `volumes`; `grid`: means per condition,
+    mask and acquisition; `conditions`: their descriptions; `conventions`; `made_by`. Undefined scores are None and left
+    out of the means.
     """
     first = passes[0]
     others = {one.condition: _scored_volumes(one) for one in passes if one.datamodule is not first.datamodule}
@@ -115,7 +117,7 @@ def report(passes: Sequence[Pass], origin: Origin, baseline: bool = False) -> Re
 
 
 def _scored_volumes(one: Pass) -> list[tuple[ScanInfo, float]]:
-    """Each volume once, whatever its masks, with its data range."""
+    """Scored volumes with their data ranges; a volume scored under several masks appears once."""
     source = one.dataset.source
     numbers = dict.fromkeys(row["volume"] % len(source.volumes) for row in one.results["volumes"])
     return [(source.volumes[number], source.data_ranges[number]) for number in numbers]
@@ -151,7 +153,7 @@ def _row(row: Mapping[str, Any], one: Pass, scores: Sequence[str]) -> dict[str, 
 
 
 def _grid(rows: Sequence[Mapping[str, Any]], scores: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Means per condition, mask and acquisition, and over the acquisitions."""
+    """Means per condition, mask and acquisition, and over all acquisitions."""
     for condition in dict.fromkeys(row["condition"] for row in rows):
         for mask in dict.fromkeys(row["mask"] for row in rows):
             cell = [row for row in rows if (row["condition"], row["mask"]) == (condition, mask)]

@@ -1,4 +1,4 @@
-"""Checkpoints and exported folders, read as plain data and tensors, and their weights put into a model."""
+"""Reads checkpoints and exported folders as plain data and tensors, and loads their weights into a model."""
 
 import pickle
 from pathlib import Path
@@ -14,10 +14,10 @@ from mrirecon.inference.export import read as read_exported
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint written by this project, as plain data and tensors: nothing in it is ever executed.
+    """Content of a checkpoint of this project, as plain data and tensors; nothing in it is executed.
 
-    Of an exported folder, `config` and `state_dict` alone. Raises ConfigError for a missing file, InputError for one
-    that is no readable checkpoint of this project.
+    An exported folder gives `config` and `state_dict` only. Raises ConfigError for a missing file, InputError for a
+    file that is not a readable checkpoint of this project.
     """
     path = Path(path)
     if is_exported(path):
@@ -51,7 +51,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _current(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Of before parts moved: its config names them as they are called now."""
+    """The checkpoint with renamed targets of its config updated."""
     return {**checkpoint, "config": renamed(checkpoint["config"])}
 
 

@@ -1,4 +1,4 @@
-"""A sheet of pictures of a reconstructed scan."""
+"""Contact sheet of a reconstructed scan: a row of images per slice."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,14 @@ from mrirecon.errors import InputError
 from mrirecon.inference.reconstruct import Reconstruction
 from mrirecon.io.scan import Scan, ScanInfo
 from mrirecon.metrics.functional import ssim
+from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.reports.pictures import panels, row, sheet
 
 
 def contact_sheet(result: Reconstruction, scan: Scan, slices: Sequence[int] | None, footer: str) -> np.ndarray:
-    """Slices in rows: zero-filled, reconstruction and, where known, target and error.  -> uint8 (h w)
+    """A row per slice: zero-filled, reconstruction and, given a target, target and error.  -> uint8 (h w)
 
-    slices: which ones; None shows up to six, evenly spread. Raises InputError for a slice that is not there.
+    slices: slice numbers; None: up to six, evenly spread. Raises InputError for a slice the scan does not have.
     """
     num_slices = len(result.volume)
     chosen = slices or np.unique(np.linspace(0, num_slices - 1, min(6, num_slices)).round().astype(int)).tolist()
@@ -49,4 +50,4 @@ def _panels(result: Reconstruction, scan: Scan, number: int) -> list[tuple[str, 
 
 def _with_ssim(caption: str, image: Tensor, target: Tensor, data_range: Tensor) -> str:
     value = float(ssim(image[None], target[None], data_range)[0])
-    return f"{caption}, SSIM {value:.3f}"
+    return f"{caption}, {SCORE_TABLE['ssim'].label} {SCORE_TABLE['ssim'].shown_short(value)}"

@@ -1,4 +1,4 @@
-"""Continuing a run from its checkpoint: which settings must stay."""
+"""Checks that a run continued from a checkpoint keeps the settings of that run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from mrirecon.errors import ConfigError
 from mrirecon.inference.checkpoints import read_checkpoint
 from mrirecon.inference.export import is_exported
 
-# What a continued run may change, and the schedules whose shape does not depend on the length of the run.
+# Prefixes of settings that must not change.
 _MUST_STAY = (
     "seed", "target_clamp", "data.", "mask.", "augmentation.", "splitting.", "model.", "loss.", "optimizer.",
     "scheduler.", "trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip",
@@ -17,14 +17,15 @@ _MUST_STAY = (
     "callbacks.averaging.", "callbacks.penalty.",
 )  # fmt: skip
 _MAY_CHANGE = ("data.root", "data.num_workers", "data.check", "data.sensitivities")
-_MAY_MOVE = "data.prepared"  # elsewhere it is the same data; read in another way, it is rounded in another way
+_MAY_MOVE = "data.prepared"  # may move, not be added or dropped: its k-space is rounded
+# Schedules that do not depend on the length of the run.
 _OF_ANY_LENGTH = tuple(
     f"mrirecon.training.schedules.{name}" for name in ("constant", "step", "multistep", "exponential", "plateau")
 )
 
 
 def check_continues(config: Mapping[str, Any]) -> None:
-    """Raises ConfigError where `ckpt` was made by other settings, naming the first: it would be no continuation."""
+    """Raises ConfigError, naming the first difference, where the settings differ from those of the run of `ckpt`."""
     ckpt = config["ckpt"]
     if ckpt is None:
         return
@@ -40,7 +41,7 @@ def check_continues(config: Mapping[str, Any]) -> None:
     keys = [k for k in sorted({*then, *now}) if k.startswith(_MUST_STAY) and k not in _MAY_CHANGE]
     fixed_length = now.get("scheduler._target_") not in _OF_ANY_LENGTH
     if fixed_length:
-        keys.append("trainer.max_epochs")  # its schedule was made for that many
+        keys.append("trainer.max_epochs")  # the schedule depends on it
     for key in keys:
         if then.get(key) != now.get(key):
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""A trained model as a folder to share: weights as safetensors, config as JSON, a card; read as a checkpoint is."""
+"""Exports a trained model as a folder (safetensors, config as JSON, model card), and reads such a folder."""
 
 import json
 import logging
@@ -21,24 +21,24 @@ Record = dict[str, Any]
 log = logging.getLogger(__name__)
 
 _FORMAT, _VERSION = "mrirecon export", 1
-_MAX_BYTES, _MAX_DEPTH = 2**20, 20  # of config.json; a run's has some kilobytes and five levels
-# These say where things lay on the machine of the run, and no command needs them.
+_MAX_BYTES, _MAX_DEPTH = 2**20, 20  # of config.json; normally some kilobytes and five levels
+# Specific to the machine of the run, and not needed by any command.
 _LEFT_OUT = ("callbacks", "logger", "run_dir", "ckpt")
 _AGAIN = "export or copy it again"
 
 
 def is_exported(path: Path) -> bool:
-    """Whether `ckpt=path` means an exported folder: a folder, or the file of weights in one."""
+    """Whether `ckpt=path` is an exported folder, or the weights file in one."""
     return path.is_dir() or path.name == WEIGHTS
 
 
 def weights_file(path: Path) -> Path:
-    """The one file that stands for an exported folder, whose hash identifies it."""
+    """Weights file of an exported folder; its sha256 identifies the model."""
     return path / WEIGHTS if path.is_dir() else path
 
 
 def kept_config(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """What of a checkpoint's config is exported. Raises InputError where that is no plain data, or names no model."""
+    """The part of a checkpoint's config that is exported. Raises InputError unless it is plain data with a model."""
     config = {key: value for key, value in checkpoint["config"].items() if key not in _LEFT_OUT}
     try:
         same = not _deeper(config, _MAX_DEPTH) and json.loads(json.dumps(config)) == config
@@ -50,16 +50,16 @@ def kept_config(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def pack(checkpoint: Mapping[str, Any], config: dict[str, Any], path: Path) -> tuple[Record, bytes]:
-    """The content of config.json and the bytes of model.safetensors: the weights of the model alone."""
+    """Content of config.json and bytes of model.safetensors, which holds only the model's weights."""
     with path.open("rb") as file:
         digest = file_digest(file, "sha256").hexdigest()
     tensors = {
-        # Tied and strided tensors are written out: the format knows neither.
+        # safetensors supports neither shared nor strided tensors: each is written out.
         name.removeprefix("model."): value.clone(memory_format=torch.contiguous_format)
         for name, value in checkpoint["state_dict"].items()
         if name.startswith("model.")
     }
-    # One entry only: several come in another order each time, and the same model should give the same bytes.
+    # A single entry: the order of several varies, and the same model should give the same bytes.
     weights = safetensors.torch.save(tensors, {"made_by": f"mrirecon {__version__}, checkpoint sha256 {digest}"})
     record = {
         "format": _FORMAT,
@@ -78,9 +78,10 @@ def pack(checkpoint: Mapping[str, Any], config: dict[str, Any], path: Path) -> t
 
 
 def write(folder: Path, record: Record, weights: bytes, card: str) -> None:
-    """Writes the three files, each whole or not at all; config.json comes last and makes the folder complete.
+    """Writes the three files, each atomically; config.json is last and completes the folder.
 
-    Raises ConfigError where the folder holds anything else, or cannot be written. What is there already stays.
+    Files already written with the same content are kept. Raises ConfigError where the folder holds anything else, or
+    cannot be written.
     """
     text = json.dumps(record, indent=2) + "\n"
     contents = {WEIGHTS: weights, CARD: card.encode("utf-8", "replace"), CONFIG: text.encode()}
@@ -97,10 +98,10 @@ def write(folder: Path, record: Record, weights: bytes, card: str) -> None:
 
 
 def _missing(folder: Path, contents: Mapping[str, bytes]) -> list[str]:
-    """The files still to be written, in order. Raises ConfigError for the first that would be replaced."""
+    """Names of files still to be written, in order. Raises ConfigError for a file that would be replaced."""
     missing = list(contents)
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") and path.suffix == ".tmp":  # left by an export that was killed
+        if path.name.startswith(".") and path.suffix == ".tmp":  # from an interrupted export
             continue
         if path.name not in contents or not path.is_file() or path.read_bytes() != contents[path.name]:
             raise ConfigError(
@@ -112,9 +113,9 @@ def _missing(folder: Path, contents: Mapping[str, bytes]) -> list[str]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The `config` and `state_dict` of an exported folder, in the form of a checkpoint; nothing in it is executed.
+    """`config` and `state_dict` of an exported folder, as in a checkpoint; nothing in it is executed.
 
-    Raises ConfigError where there is no exported folder, InputError where one of its files is missing or damaged.
+    Raises ConfigError where the path is not an exported folder, InputError for a missing or damaged file.
     """
     folder = path if path.is_dir() else path.parent
     there = {name: (folder / name).is_file() for name in (CONFIG, WEIGHTS)}
@@ -156,7 +157,7 @@ def _read_record(path: Path) -> Record:
 
 
 def _read_weights(path: Path, expected: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    num_bytes = path.stat().st_size  # before reading: a file that is no match may be of any size
+    num_bytes = path.stat().st_size  # checked first: a wrong file may be of any size
     if num_bytes != expected.get("num_bytes"):
         raise InputError(f"{path}: has {num_bytes} bytes, {CONFIG} says {expected.get('num_bytes')}: {_AGAIN}")
     data = path.read_bytes()
@@ -172,7 +173,7 @@ def _read_weights(path: Path, expected: Mapping[str, Any]) -> dict[str, torch.Te
 
 
 def _digest(record: Mapping[str, Any]) -> str:
-    """A hash of what a record says, however it is laid out."""
+    """sha256 of a record's content, independent of key order and whitespace."""
     return sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -186,9 +187,9 @@ def _number(value: Any, more: int) -> int | None:
 
 
 def find_scores(given: str | None, ckpt: Path, digests: Sequence[str]) -> Record | None:
-    """The scores given, or those of the run the checkpoint lies in; None where it has none of these very weights.
+    """Metrics from the file `given`, else from the checkpoint's run; None where the run has none of these weights.
 
-    Raises ConfigError where a given file is missing, InputError where it is no metrics.json of these weights.
+    Raises ConfigError where the given file is missing, InputError where it is not a metrics.json of these weights.
     """
     if given is not None:
         if not Path(given).is_file():
@@ -244,5 +245,5 @@ def _is_number(value: Any) -> bool:
 
 
 def score_names(report: Mapping[str, Any]) -> list[str]:
-    """The scores that a report has.  ["ssim", "psnr", "nmse"]"""
+    """Names of the scores in a report.  ["ssim", "psnr", "nmse"]"""
     return [name for name in ALL_SCORES if name in report]

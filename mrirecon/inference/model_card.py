@@ -1,4 +1,4 @@
-"""The model card of an exported model: what it is, what it was trained on, its scores, its limits; what is known."""
+"""Writes the model card of an exported model: use, architecture, training data, training, scores, limits."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,16 +9,16 @@ import torch
 from torch import nn
 
 from mrirecon.inference.export import score_names
+from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.metrics.volume import mean_score
 
 Tree = Mapping[str, Any]
 
 _FACTS = ("what", "value")
-# Groups of the config with a place of their own on the card.
+# Groups of the config that have their own section or row.
 _GROUPS = ("data", "mask", "model", "loss", "optimizer", "scheduler", "trainer")
-_FORMATS = {"ssim": ".4f", "psnr": ".2f", "nmse": ".4f", "ms_ssim": ".4f"}
-_PATHS = ("root", "prepared", "output", "path", "files")  # shown by their last part: the rest is a machine's own
-# What chooses among the data, with what chooses all.
+_PATHS = ("root", "prepared", "output", "path", "files")  # shown without their folders
+# Options that select data, with the value that selects everything.
 _SELECTING = {
     "files": None, "acquisitions": None, "num_cols": None, "volume_sample_rate": 1.0, "sample_rate": 1.0,
     "train_splits": ["train"], "fixed_masks": False,
@@ -33,7 +33,7 @@ _UNKNOWN_ORIGIN = (
 
 
 def model_card(record: Tree, model: nn.Module, report: Tree | None) -> str:
-    """The card as Markdown. record: that of config.json; report: metrics.json, None where these weights have none."""
+    """Model card as Markdown. record: config.json. report: metrics.json; None: these weights were not scored."""
     config = record["config"]
     sections = [
         f"# {_name(config['model'])}: MRI reconstruction from undersampled k-space",
@@ -120,7 +120,7 @@ def _scores(report: Tree) -> str:
     rows = list(_score_rows("these weights", report, names))
     if "zero_filled" in report:
         rows += _score_rows("zero-filled, no model", report["zero_filled"], names)
-    head = ("", "scans", "volumes", "effective acceleration", *(name.upper().replace("_", "-") for name in names))
+    head = ("", "scans", "volumes", "effective acceleration", *(SCORE_TABLE[name].label for name in names))
     challenge, split = _text(made_by.get("challenge")), _text(made_by.get("split"))
     caution = "The checkpoint may have been chosen by its scores on this split: those of the test split are fairer. "
     where = f"Of `{_text(_last_part(made_by.get('data')))}`, {challenge}, split {split}"
@@ -138,7 +138,7 @@ def _scores(report: Tree) -> str:
 
 
 def _score_rows(label: str, report: Tree, names: Sequence[str]) -> Iterable[tuple[str, ...]]:
-    """A row for each mask and condition that was scored, and for each acquisition where there are several."""
+    """Rows per mask and condition, and per acquisition where there are several."""
     kinds: dict[str, list[Tree]] = {}
     for row in report["volumes"]:
         setting = ", ".join(_text(row[key]) for key in ("mask", "condition") if row.get(key)) or "all"
@@ -151,8 +151,7 @@ def _score_rows(label: str, report: Tree, names: Sequence[str]) -> Iterable[tupl
             parts[f"{setting}, {_text(acquisition)}"] = of_one
         for part, chosen in parts.items():
             acceleration = f"{fmean(row['acceleration'] for row in chosen):.2f}"
-            values = [(name, mean_score(chosen, name)) for name in names]
-            shown = ["undefined" if v is None else format(v, _FORMATS.get(name, ".4g")) for name, v in values]
+            shown = [SCORE_TABLE[name].shown(mean_score(chosen, name), undefined="undefined") for name in names]
             yield label, part, str(len(chosen)), acceleration, *shown
 
 
@@ -185,20 +184,20 @@ def _name(node: Tree) -> str:
 
 
 def _knobs(node: Tree) -> str:
-    """A part of the config on one line.  {"_target_": "torch.optim.Adam", "lr": 1} -> "Adam: lr 1" """
+    """One line for a part of the config.  {"_target_": "torch.optim.Adam", "lr": 1} -> "Adam: lr 1" """
     shown = {key: _last_part(value) if key in _PATHS else value for key, value in node.items() if key[:1] != "_"}
     return ": ".join(filter(None, [_name(node), ", ".join(f"{_text(key)} {_text(v)}" for key, v in shown.items())]))
 
 
 def _last_part(value: Any) -> Any:
-    """Of one or several paths, what is no secret of a machine."""
+    """File name of a path, or of each path in a list; other values unchanged."""
     if isinstance(value, list):
         return [_last_part(item) for item in value]
     return ", ".join(Path(part).name or part for part in value.split(", ")) if isinstance(value, str) else value
 
 
 def _text(value: Any) -> str:
-    """A value as words that mean nothing to Markdown: it may come from files of strangers."""
+    """A value as text with Markdown escaped, since it may come from untrusted files."""
     if isinstance(value, Mapping):
         value = ", ".join(f"{key} {item}" for key, item in value.items())
     elif isinstance(value, list):

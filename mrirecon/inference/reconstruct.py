@@ -1,4 +1,4 @@
-"""Whole scans: from a file's k-space to a volume in the file's units, and a sheet of pictures."""
+"""Reconstructs whole scans: from k-space to a volume in the units of the file."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from mrirecon.sampling.masks import Masking, volume_seed
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Volumes in the units of the file, float32 (slice y x), and what was sampled."""
+    """Reconstructed and zero-filled volume in the units of the file, float32 (slice y x), and the mask."""
 
     volume: Tensor
     zero_filled: Tensor
@@ -25,7 +25,7 @@ class Reconstruction:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called auto, cpu or cuda. Raises ConfigError where there is none."""
+    """Device for the name auto, cpu or cuda. Raises ConfigError where it is not available."""
     has_gpu = torch.cuda.is_available()
     if name == "auto":
         return torch.device("cuda" if has_gpu else "cpu")
@@ -39,10 +39,10 @@ def reconstruct(
 ) -> Reconstruction:
     """Reconstructs every slice of a scan at its target's (or header's) size.
 
-    mask_func: undersamples a fully sampled scan first, seeded by its name; None reconstructs from all there is. A scan
-    that brings its own mask keeps it. Images that are narrower than the size are padded with zeros.
+    mask_func: undersamples a fully sampled scan first, seeded by its name; None: no undersampling. A scan with its own
+    mask keeps it. Images narrower than the target size are padded with zeros.
 
-    Raises InputError where the image is too small for the model, or the model's answer is not finite.
+    Raises InputError where the image is too small for the model, or the reconstruction is not finite.
     """
     sampling, size = _sampling(scan, mask_func), image_size(scan.info)
     if min(size) < model.min_size:
@@ -88,7 +88,7 @@ def _batch(kspace: Tensor, sampling: Sampling, size: tuple[int, int], device: to
 def _sampling(scan: Scan, mask_func: Masking | None) -> Sampling:
     try:
         return of_scan(scan, mask_func, volume_seed(scan.info.name))
-    except ConfigError as error:  # of this scan's width: others of the same call may suit
+    except ConfigError as error:  # depends on the width of this scan: other scans may be fine
         raise InputError(f"{scan.info.path}: {error}") from error
 
 

@@ -1,7 +1,7 @@
-"""Sums over the pixels of slices on a CPU: by strips of rows that stay in its cache, dealt to threads, in fixed order.
+"""Sums over the pixels of slices on a CPU, in strips of rows that fit its cache, spread over threads.
 
-What a slice gives depends on nothing but the slice: neither on its batch nor on the number of threads. All in float64:
-in float32, half as long, the cancellation in the variances moves SSIM by up to 1e-6, and more where images are flat.
+The order of additions is fixed: the sum of a slice depends neither on its batch nor on the number of threads. float64
+throughout: float32 takes half the time, but cancellation in the variances moves SSIM by 1e-6, more in flat images.
 """
 
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-# torch runs an operation on fewer elements in the thread that asks for it. Its own threads would meet after each of
-# dozens of short operations, which takes longer than the operations: fifty times longer where a core is busy.
+# torch runs an operation on this many elements or fewer in the calling thread. Above it, its threads synchronise after
+# each of dozens of short operations, which takes longer than the operations: fifty times longer where a core is busy.
 _MOST_ELEMENTS = 2**15 - 1
 
 Worker = Callable[[int, slice], float]
 
 
 def share_rows(num_rows: int, width: int, overlap: int = 0) -> list[slice]:
-    """Strips of rows, shared out as evenly as can be; a strip reads `overlap` rows more than its share."""
+    """Slices of rows that cover all rows in strips of nearly equal height; each reads `overlap` more rows."""
     most = max(1, _MOST_ELEMENTS // width - overlap)
     num_strips = max(1, -(-(num_rows - overlap) // most))
     edges = [(num_rows - overlap) * i // num_strips for i in range(num_strips + 1)]
@@ -27,16 +27,16 @@ def share_rows(num_rows: int, width: int, overlap: int = 0) -> list[slice]:
 
 
 def sum_strips(worker: Worker, num_slices: int, strips: list[slice]) -> Tensor:
-    """The sum over all strips of each slice, from the first to the last.  -> (num_slices) float64
+    """Sum over the strips of each slice, first to last.  -> (num_slices) float64
 
-    `worker` is a function of a slice's number and the strip's rows, which threads call at the same time.
+    worker: called with a slice number and a strip of rows, from several threads at once.
     """
     jobs = [(i, rows) for i in range(num_slices) for rows in strips]
     num_threads = max(1, min(torch.get_num_threads(), len(jobs)))
     sums = [0.0] * len(jobs)
 
     def work(first: int) -> None:
-        with torch.no_grad():  # gradients are switched off per thread
+        with torch.no_grad():  # grad mode is per thread
             sums[first::num_threads] = [worker(*job) for job in jobs[first::num_threads]]
 
     if num_threads == 1:
@@ -49,7 +49,7 @@ def sum_strips(worker: Worker, num_slices: int, strips: list[slice]) -> Tensor:
 
 
 def sum_pixels(function: Callable[..., Tensor], *images: Tensor, overlap: int = 0) -> Tensor:
-    """The sum of `function` of float64 strips of the images.  (b y x), ... -> (b) float64"""
+    """Sum of `function(*images)` over the pixels of each slice, strip by strip in float64.  (b y x), ... -> (b)"""
 
     def worker(i: int, rows: slice) -> float:
         return function(*(image[i, rows].double() for image in images)).sum().item()

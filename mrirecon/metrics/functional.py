@@ -1,7 +1,7 @@
-"""SSIM, PSNR and NMSE as fastMRI defines them: sums over the pixels of a batch on its device, formulas from the sums.
+"""SSIM, PSNR and NMSE as fastMRI defines them, from sums over the pixels of each slice.
 
-The sums are taken in float64 and in a fixed order, so a slice gets the same bits alone and in any batch. A device
-without float64 cannot be used.
+Sums run on the device of the batch, in float64 and in a fixed order: a slice gets the same bits alone and in any batch.
+Devices without float64 are not supported.
 """
 
 import math
@@ -18,7 +18,7 @@ _PIXELS = WINDOW**2
 
 
 def require_pair(pred: Tensor, target: Tensor) -> None:
-    """Nothing; raises ValueError unless both are (b y x) and of one shape, which torch would otherwise broadcast."""
+    """Raises ValueError unless pred and target have one shape (b y x); torch would broadcast them silently."""
     if pred.ndim != 3 or pred.shape != target.shape:
         raise ValueError(
             f"pred and target must be of one shape (batch, y, x), but pred is {tuple(pred.shape)} "
@@ -54,21 +54,21 @@ def ssim_map(pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
     """
     require_pair(pred, target)
     _require_window(pred, data_range)
-    # Window sums instead of means, and the constants times n^2 and n(n-1) in return: two passes over the images fewer.
+    # Window sums instead of means save two passes over the images; the constants are multiplied by n^2 and n(n-1).
     c1 = (K1 * _PIXELS * data_range.square() * K1 * _PIXELS)[:, None, None]
     c2 = (K2 * _PIXELS * data_range.square() * K2 * (_PIXELS - 1))[:, None, None]
     planes = torch.stack([pred, target, pred * pred + target * target, pred * target])
     sum_p, sum_t, sum_squares, sum_product = _running_sum(_running_sum(planes, -2), -1)
     product, squares = 2 * sum_p * sum_t, sum_p * sum_p + sum_t * sum_t
     luminance = (product + c1) / (squares + c1)
-    # Two quotients of moderate size: the single quotient of products overflows float32 at 1e9 times the data range.
+    # Two quotients: a single quotient of products overflows float32 at 1e9 times the data range.
     return luminance * (2 * _PIXELS * sum_product - product + c2) / (_PIXELS * sum_squares - squares + c2)
 
 
 def _sum_pixels(values: Tensor) -> Tensor:
-    """Sum over all but the first axis; `values` is used up.  (b *n) -> (b)
+    """Sum over all but the first axis, in place: `values` is overwritten.  (b *n) -> (b)
 
-    Halves are added to halves, because the order in which `Tensor.sum` adds depends on the shape of the batch.
+    Adds one half to the other until one value is left, since the order of `Tensor.sum` depends on the batch's shape.
     """
     values = values.flatten(1)
     length = values.shape[1]
@@ -81,10 +81,10 @@ def _sum_pixels(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sum_pixels(function: Callable[..., Tensor], *images: Tensor, overlap: int = 0) -> Tensor:
-    """Sum over the pixels of each slice of `function` of the images, which it gets in float64.  (b y x), ... -> (b)
+    """Sum of `function(*images)` over the pixels of each slice, in float64.  (b y x), ... -> (b)
 
-    `function` maps (*b y x) to (*b y-overlap x'), each row from the rows it lies in and `overlap` below: a CPU gets
-    through strips of rows, a GPU wants few launches and so the whole batch at once.
+    `function` maps (*b y x) to (*b y-overlap x'); an output row depends on its own row and the `overlap` rows below.
+    A CPU calls it on strips of rows that fit its cache, a GPU once on the whole batch.
     """
     if images[0].device.type == "cpu":
         return strips.sum_pixels(function, *images, overlap=overlap)
@@ -93,9 +93,9 @@ def sum_pixels(function: Callable[..., Tensor], *images: Tensor, overlap: int = 
 
 @torch.no_grad()
 def ssim(pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
-    """Mean SSIM of each slice, scikit-image's and fastMRI's.  (b y x), (b y x), (b) -> (b) float64
+    """Mean SSIM of each slice, equal to scikit-image's and fastMRI's.  (b y x), (b y x), (b) -> (b) float64
 
-    NaN where `data_range` is not a positive number: SSIM is not defined there.
+    NaN where `data_range` is not positive: SSIM is undefined there.
     """
     require_pair(pred, target)
     _require_window(pred, data_range)
@@ -130,7 +130,7 @@ def nmse(squared_error: float, squared_norm: float) -> float:
 
 
 def psnr(squared_error: float, num_pixels: float, data_range: float) -> float:
-    """Peak signal-to-noise ratio of a volume in dB, from its sums over all slices; inf where nothing differs."""
+    """Peak signal-to-noise ratio of a volume in dB, from its sums over all slices; inf where pred equals target."""
     if squared_error == 0:
         return math.inf
     return 20 * math.log10(data_range) - 10 * math.log10(squared_error / num_pixels)

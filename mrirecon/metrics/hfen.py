@@ -1,7 +1,7 @@
-"""HFEN, the high-frequency error norm: how far the edges of a reconstruction are off.
+"""HFEN, the high-frequency error norm: the error of a reconstruction's edges.
 
-Ravishankar and Bresler 2011, doi:10.1109/TMI.2010.2090538: the norm of the difference after a Laplacian of Gaussian of
-15x15 pixels, sigma 1.5; here relative to the target's norm, and over all slices of a volume.
+Ravishankar and Bresler 2011, doi:10.1109/TMI.2010.2090538: norm of the difference after a 15x15 Laplacian of Gaussian
+of sigma 1.5. Here it is divided by the norm of the filtered target and taken over all slices of a volume.
 """
 
 import math
@@ -15,15 +15,15 @@ SIGMA, RADIUS = 1.5, 7
 
 
 def edge_error(pred: Tensor, target: Tensor) -> Tensor:
-    """Sum over each slice of the squared difference of the edges.  (b y x), (b y x) -> (b) float64"""
+    """Sum of squared differences of the filtered images, per slice.  (b y x), (b y x) -> (b) float64"""
     require_pair(pred, target)
     padded = (mirror(image, RADIUS) for image in (pred, target))
-    # A linear filter: the difference of the edges is the edges of the difference.
+    # The filter is linear: filtering the difference gives the difference of the filtered images.
     return sum_pixels(lambda p, t: laplacian_of_gaussian(p - t).square(), *padded, overlap=2 * RADIUS)
 
 
 def edge_norm(target: Tensor) -> Tensor:
-    """Sum over each slice of the squared edges.  (b y x) -> (b) float64"""
+    """Sum of squares of the filtered target, per slice.  (b y x) -> (b) float64"""
     return sum_pixels(lambda t: laplacian_of_gaussian(t).square(), mirror(target, RADIUS), overlap=2 * RADIUS)
 
 
@@ -33,9 +33,9 @@ def hfen(edge_error: float, edge_norm: float) -> float:
 
 
 def mirror(image: Tensor, radius: int) -> Tensor:
-    """The image between its mirror images, whose outermost pixel is its own.  (*b y x) -> (*b y+2r x+2r)
+    """Padding by reflection that repeats the edge pixel.  (*b y x) -> (*b y+2r x+2r)
 
-    scipy's `reflect`; torch has no such padding.
+    scipy's mode `reflect`; torch has no such padding.
     """
     rows, columns = (_mirrored(n, radius, image.device) for n in image.shape[-2:])
     return image[..., rows[:, None], columns]
@@ -47,7 +47,7 @@ def _mirrored(length: int, radius: int, device: torch.device) -> Tensor:
 
 
 def laplacian_of_gaussian(image: Tensor) -> Tensor:
-    """The sum of both second derivatives after smoothing, where the filter fits.  (*b y x) -> (*b y-14 x-14)"""
+    """Laplacian of Gaussian, where the whole filter lies inside the image.  (*b y x) -> (*b y-14 x-14)"""
     smooth = gaussian(SIGMA, RADIUS)
     curved = [value * ((i / SIGMA) ** 2 - 1) / SIGMA**2 for i, value in enumerate(smooth)]
     along_y = symmetric_filter(symmetric_filter(image, curved, -2), smooth, -1)
@@ -55,16 +55,17 @@ def laplacian_of_gaussian(image: Tensor) -> Tensor:
 
 
 def gaussian(sigma: float, radius: int) -> list[float]:
-    """Samples of a Gaussian from the middle outwards, which sum to 1 over both sides."""
+    """Samples of a Gaussian at 0, 1, ..., radius; over -radius..radius they sum to 1."""
     values = [math.exp(-0.5 * (i / sigma) ** 2) for i in range(radius + 1)]
     total = values[0] + 2 * sum(values[1:])
     return [value / total for value in values]
 
 
 def symmetric_filter(image: Tensor, taps: list[float], dim: int) -> Tensor:
-    """A filter given from its middle outwards, along one axis, where it fits: that axis loses 2 (len(taps) - 1).
+    """Symmetric 1-D filter along one axis, without padding: the axis shrinks by 2 (len(taps) - 1).
 
-    Additions one by one: the bits of torch's convolutions depend on the batch, and in float64 they are slow.
+    taps: from the centre outwards. Taps are added one by one, since torch's convolutions are slow in float64 and
+    their bits depend on the batch.
     """
     radius = len(taps) - 1
     length = image.shape[dim] - 2 * radius

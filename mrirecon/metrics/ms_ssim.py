@@ -1,8 +1,8 @@
-"""MS-SSIM: the contrast of SSIM on five scales, and its luminance on the coarsest.
+"""MS-SSIM: SSIM's contrast term on five scales times its luminance term on the coarsest.
 
-Wang et al. 2003, doi:10.1109/ACSSC.2003.1292216, with torchmetrics' conventions and so its values: an 11x11 Gaussian
-window of sigma 1.5; the border is mirrored on the coarsest scale and left out on the others; a scale on which the
-images are anticorrelated counts as 0.
+Wang et al. 2003, doi:10.1109/ACSSC.2003.1292216. Conventions and values are those of torchmetrics: an 11x11 Gaussian
+window of sigma 1.5; the border is mirrored on the coarsest scale and left out on the others; a scale with negative
+contrast counts as 0.
 """
 
 import math
@@ -16,13 +16,13 @@ from mrirecon.metrics.hfen import gaussian, symmetric_filter
 from mrirecon.metrics.ssim_cpu import K1, K2
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""The exponents of Wang et al., from the finest scale to the coarsest."""
+"""Exponents of Wang et al., finest scale first."""
 
 RADIUS = 5
 MIN_SIDE = (2 * RADIUS + 1) * 2 ** (len(WEIGHTS) - 1)
-"""The smallest side: halved four times it must hold a window."""
+"""Smallest side of an image: halved four times it still holds a window."""
 
-_C1, _C2 = K1**2, K2**2  # of images with a range of 1
+_C1, _C2 = K1**2, K2**2  # for images with a data range of 1
 
 
 @torch.no_grad()
@@ -48,12 +48,12 @@ def ms_ssim(pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
 
 
 def _contrast(pred: Tensor, target: Tensor) -> Tensor:
-    """The second factor of SSIM where a window fits.  (*b y x), (*b y x) -> (*b y-10 x-10)"""
+    """Contrast and structure term of SSIM, for windows inside the image.  (*b y x), (*b y x) -> (*b y-10 x-10)"""
     return _factors(pred, target)[1]
 
 
 def _similarity(pred: Tensor, target: Tensor) -> Tensor:
-    """SSIM where a window fits.  (*b y x), (*b y x) -> (*b y-10 x-10)"""
+    """SSIM, for windows inside the image.  (*b y x), (*b y x) -> (*b y-10 x-10)"""
     luminance, contrast = _factors(pred, target)
     return luminance * contrast
 
@@ -62,7 +62,7 @@ def _factors(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     mean_p, mean_t, square_p, square_t, product = (
         _smooth(image) for image in (pred, target, pred.square(), target.square(), pred * target)
     )
-    # Rounding can leave a variance below zero.
+    # Rounding can make a variance slightly negative.
     var_p, var_t = (square_p - mean_p.square()).relu(), (square_t - mean_t.square()).relu()
     luminance = (2 * mean_p * mean_t + _C1) / (mean_p.square() + mean_t.square() + _C1)
     return luminance, (2 * (product - mean_p * mean_t) + _C2) / (var_p + var_t + _C2)

@@ -1,4 +1,4 @@
-"""SSIM on a CPU: the sum over the 7x7 windows of each slice, in one pass of machine code that numba makes of Python."""
+"""SSIM on a CPU: sum over the 7x7 windows of each slice, in one pass compiled by numba."""
 
 from collections.abc import Callable
 from functools import cache
@@ -16,13 +16,13 @@ _COMPILING = Lock()
 
 
 def ssim_sums(pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
-    """The sum of SSIM over all windows of each slice.  (b y x), (b y x), (b) -> (b) float64"""
+    """Sum of SSIM over all windows of each slice.  (b y x), (b y x), (b) -> (b) float64"""
     sum_windows = compiled()
     ranges = data_range.tolist()
 
     def worker(i: int, rows: slice) -> float:
         strips = (image[i, rows].double().contiguous().numpy() for image in (pred, target))
-        # Window sums stand for means, and so the constants are times n^2 and n(n-1).
+        # Window sums replace means, so the constants are multiplied by n^2 and n(n-1).
         c1, c2 = 2 * (K1 * _PIXELS * ranges[i]) ** 2, 2 * _PIXELS * (_PIXELS - 1) * (K2 * ranges[i]) ** 2
         return sum_windows(*strips, c1, c2, *scratch(pred.shape[2]))
 
@@ -30,18 +30,18 @@ def ssim_sums(pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
 
 
 def compiled() -> Callable[..., float]:
-    """`_sum_windows` as machine code, which is made once in a process, by the first thread that asks for it."""
+    """`_sum_windows`, compiled once per process by the first thread that calls this."""
     with _COMPILING:
         return _compile()
 
 
 @cache
 def _compile() -> Callable[..., float]:
-    """`_sum_windows` as machine code that lets go of the interpreter's lock and divides by zero as numpy does.
+    """`_sum_windows` compiled to release the GIL and to divide by zero as numpy does.
 
-    No fast mathematics: it would leave the order of additions, and so the bits, to the processor.
+    Without fastmath, which would make the order of additions, and so the bits, depend on the processor.
     """
-    # Here and not above: with its import this takes most of a second, and most commands never score on a CPU.
+    # Imported here: import and compilation take most of a second, and most commands never score on a CPU.
     import numba
 
     images = "float64[:, ::1]"
@@ -50,9 +50,9 @@ def _compile() -> Callable[..., float]:
 
 
 def scratch(width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Room for the column sums of `_sum_windows` and zeros for its totals.  -> float64 (4 x), (x - 6)
+    """Work arrays of `_sum_windows`: column sums and zeroed totals.  -> float64 (4 x), (x - 6)
 
-    Not made in there: numba would compile numpy's ways to make arrays along with it, and take two thirds longer.
+    Allocated outside it: with numpy's allocation compiled in, numba takes two thirds longer.
     """
     return np.empty((4, width)), np.zeros(width - WINDOW + 1)
 
@@ -60,15 +60,15 @@ def scratch(width: int) -> tuple[np.ndarray, np.ndarray]:
 def _sum_windows(
     pred: np.ndarray, target: np.ndarray, c1: float, c2: float, columns: np.ndarray, totals: np.ndarray
 ) -> float:
-    """The sum of SSIM over the windows of a strip.  float64 (y x), (y x), `scratch(x)`
+    """Sum of SSIM over the windows of a strip.  float64 (y x), (y x), `scratch(x)` -> ()
 
-    `columns` takes the sums over seven rows of s, d and their squares; `totals` has one sum per column of windows, so
-    that no addition waits for the one before.
+    `columns` holds the sums over seven rows of s, d and their squares; `totals` one sum per column of windows, so that
+    additions do not depend on each other.
 
     From the sum s and the difference d of the images: with their variances V and means m, the two factors of SSIM
     (doi:10.1109/TIP.2003.819861, Eq. 13) are 1 - 2 V_d / (V_s + V_d + 2 C2) and 1 - 2 m_d^2 / (m_s^2 + m_d^2 + 2 C1),
-    and less cancels than in the covariance where the images are alike. Every window is added up afresh: sums that
-    slide, gaining a row and losing one, would carry the rounding of a bright row on to the dark ones below.
+    which cancels less than the covariance where the images are similar. Every window is summed afresh: sliding sums
+    would carry the rounding error of a bright row on to the dark rows below.
     """
     num_rows, width = pred.shape[0] - WINDOW + 1, pred.shape[1]
     for y in range(num_rows):

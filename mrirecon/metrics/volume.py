@@ -1,4 +1,4 @@
-"""Scores per volume, as fastMRI defines them: sums per slice on the device, formulas per volume over all ranks."""
+"""Scores per volume as fastMRI defines them: sums per slice on the device, formulas per volume over all ranks."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +14,9 @@ from mrirecon.errors import ConfigError, InputError
 from mrirecon.metrics.functional import absolute_error, nmse, psnr, squared_error, squared_norm, ssim
 from mrirecon.metrics.hfen import edge_error, edge_norm, hfen
 from mrirecon.metrics.ms_ssim import MIN_SIDE, ms_ssim
-from mrirecon.metrics.scores import ALL_SCORES, SCORES
+from mrirecon.metrics.scores import ALL_SCORES, MAIN_SCORES
 
-# A slice as one row of float64: what the formulas of its volume need, and no image.
+# One row of float64 per slice: the sums that the formulas of its volume need.
 _COLUMNS = (
     "volume",
     "slice_num",
@@ -30,7 +30,7 @@ _COLUMNS = (
     "has_loss",
     "loss",
 )
-# What a score needs beyond that, computed only where the score is asked for.
+# Further columns, computed only for the scores that need them.
 _MEASURES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "ssim": ssim,
     "ms_ssim": ms_ssim,
@@ -45,24 +45,25 @@ _MEASURES_OF = {
     "hfen": ("edge_error", "edge_norm"),
 }
 
-# Data ranges of one volume may differ by the rounding of a change of units in float32.
+# Relative difference allowed between the data ranges of one volume: float32 rounding of a change of units.
 _TOLERANCE = 1e-6
 
 
 class VolumeScores(Metric):
-    """Scores of every volume and their means over volumes; the same bits for any batch size and any ranks.
+    """Scores of every volume and their means over volumes; the same bits for any batch size and number of ranks.
 
-    `scores` names them, out of `ALL_SCORES`; no other is computed. A slice counts once, by its (volume, slice_num),
-    however often a sampler repeats it. Scores do not depend on the unit of pred, target and data_range, as long as it
-    is the same; only `mae` is in that unit, and `mse` in its square. A score that its volume's target leaves undefined
-    is None, with the reason beside it, and is in no mean. A NaN in a pred is no such case: its score and the mean are
-    NaN.
+    scores: names out of `ALL_SCORES`; only these are computed.
+
+    A slice, identified by (volume, slice_num), counts once however often a sampler repeats it. pred, target and
+    data_range share one unit, on which the scores do not depend, except `mae` (in that unit) and `mse` (in its square).
+    A score that is undefined for a volume's target is None, with the reason beside it, and left out of the means. A NaN
+    in pred gives NaN, in the score and in the mean.
     """
 
     full_state_update = False
     rows: list[Tensor]
 
-    def __init__(self, scores: Sequence[str] = SCORES, **kwargs: Any) -> None:
+    def __init__(self, scores: Sequence[str] = MAIN_SCORES, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not scores or len(set(scores)) < len(scores) or not set(scores) <= set(ALL_SCORES):
             raise ConfigError(
@@ -83,9 +84,9 @@ class VolumeScores(Metric):
         slice_num: Tensor,
         loss: Tensor | None = None,
     ) -> None:
-        """Add a batch of slices; waits for no device.  (b y x), (b y x), then (b) each
+        """Adds a batch of slices without synchronising with the device.  (b y x), (b y x), then (b) each
 
-        `volume` is the index of the slice's volume, `loss` the training loss of each slice, where there is one.
+        volume: index of each slice's volume. loss: training loss of each slice; None: not given.
         """
         b, y, x = pred.shape
         columns = {
@@ -106,12 +107,13 @@ class VolumeScores(Metric):
         self.rows.append(torch.stack(row, dim=1))
 
     def compute(self) -> dict[str, Any]:
-        """Means over volumes, and `volumes`: one dict per volume, in the order of their indices.
+        """Means over volumes, and `volumes`: one dict per volume, sorted by index.
 
-        Each has `slices`: their numbers, squared errors and, where SSIM is a score, SSIM, None where that is undefined.
-        A score is None where no volume has one; `loss` is the mean over slices, None where none was
-        given; `num_undefined` counts the undefined scores of all volumes. Raises InputError where no slice was scored
-        or the slices of a volume disagree on its data range.
+        A mean is None where no volume has the score. `loss` is the mean over slices, None where none was given;
+        `num_undefined` counts the undefined scores of all volumes. A volume's `slices` holds slice numbers, squared
+        errors and, if SSIM is among the scores, SSIM (None where undefined).
+
+        Raises InputError where no slice was scored or the slices of a volume disagree on its data range.
         """
         table = _distinct(_as_table(self.rows, self._columns()))
         if not len(table):
@@ -127,9 +129,9 @@ class VolumeScores(Metric):
         }
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gather over ranks; a rank that has no slice sends zero rows.
+        """Gathers the rows of all ranks; a rank without slices sends zero rows.
 
-        torchmetrics 1.9 would send a one-dimensional float32 tensor for it, which cannot be joined with rows.
+        torchmetrics 1.9 sends a one-dimensional float32 tensor for it, which cannot be concatenated with rows.
         """
         if len(self.rows) == 0:
             self.rows = [torch.empty(0, len(self._columns()), dtype=torch.float64, device=self.device)]
@@ -140,18 +142,18 @@ class VolumeScores(Metric):
 
     @property
     def update_called(self) -> bool:
-        """True: more ranks than slices is legal, and `compute` itself refuses a run without any slice."""
+        """True: more ranks than slices is allowed, and `compute` itself refuses a run without any slice."""
         return True
 
 
 def _as_table(rows: list[Tensor] | Tensor, columns: Sequence[str]) -> np.ndarray:
-    """All rows in one structured array, from a rank's list or from what was gathered."""
+    """Structured array of all rows, from a rank's list or from the gathered tensor."""
     row = np.dtype([(name, np.float64) for name in columns])
     return dim_zero_cat(rows).cpu().numpy().view(row)[:, 0]
 
 
 def _distinct(table: np.ndarray) -> np.ndarray:
-    """Every (volume, slice) once, sorted; the later columns only make the choice among repeats independent of order."""
+    """Rows sorted by (volume, slice), each once; the other columns make the choice among repeats deterministic."""
     table = table[np.lexsort([table[name] for name in reversed(table.dtype.names or ())])]
     is_new = np.ones(len(table), dtype=bool)
     is_new[1:] = (np.diff(table["volume"]) != 0) | (np.diff(table["slice_num"]) != 0)
@@ -200,13 +202,13 @@ def _data_range(slices: np.ndarray) -> float:
 
 
 def _undefined(slices: np.ndarray) -> dict[str, str]:
-    """Why a score of this volume has no value; every reason lies in the target, or in a pred that equals it."""
+    """Score -> reason, for the undefined scores of a volume; depends on the target, or on a pred that equals it."""
     reasons: dict[str, str] = {}
     data_range, largest = _data_range(slices), slices["target_max"].max()
     if slices["target_min"].min() == largest:
         flat = f"the target is {largest:g} everywhere: it has no structure to compare"
         reasons |= {"ssim": flat, "ms_ssim": flat}
-    if np.array_equal(slices["target_min"], slices["target_max"]):  # the filter leaves rounding errors, not zeros
+    if np.array_equal(slices["target_min"], slices["target_max"]):  # filtering leaves rounding errors instead of zeros
         reasons["hfen"] = "every slice of the target is of one value: it has no edges"
     if (side := slices["min_side"].min()) < MIN_SIDE:
         reasons["ms_ssim"] = f"five scales need at least {MIN_SIDE} pixels each way, but a slice has {side:.0f}"
@@ -222,12 +224,12 @@ def _undefined(slices: np.ndarray) -> dict[str, str]:
 
 
 def mean_score(volumes: Sequence[Mapping[str, Any]], score: str) -> float | None:
-    """The mean of a score over the volumes that have it; None where none does."""
+    """Mean of a score over the volumes that have it; None where none has."""
     return _mean([volume[score] for volume in volumes if volume[score] is not None])
 
 
 def _mean(values: Any) -> float | None:
-    """Their mean, rounded once and so independent of order; None of nothing."""
+    """Mean with a single rounding, so independent of the order of the values; None for no values."""
     return math.fsum(values) / len(values) if len(values) else None
 
 

@@ -1,4 +1,4 @@
-"""Several receive coils: combining their images, and the sensitivity operator and its adjoint."""
+"""Coil combination by root sum of squares, and the sensitivity operator with its adjoint."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ def rss(images: Tensor) -> Tensor:
 
 
 def sens_expand(image: Tensor, sens_maps: Tensor) -> Tensor:
-    """What every coil sees of one image.  (*b h w), (*b coil h w) -> (*b coil h w)"""
+    """Coil images: the image times each sensitivity map.  (*b h w), (*b coil h w) -> (*b coil h w)"""
     return image.unsqueeze(-3) * sens_maps
 
 

@@ -1,13 +1,12 @@
-"""Centre crops with fastMRI's rounding, and the size of image that a crop can give."""
+"""Centre crops with fastMRI's rounding, and the size a reconstruction is cropped to."""
 
 from torch import Tensor
 
 
 def cropped_size(image: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
-    """The size a reconstruction gets: the target's, or a square as wide as the image when that is narrower.
+    """Size of a reconstruction: the target's, or a square of the image's width where that is narrower.  -> (y, x)
 
-    The rule of fastMRI's transforms for its narrow FLAIR scans (203 columns, target 320x320); an image lower than the
-    target is kept at its own height.  (h, w), (y, x) -> (y, x)
+    fastMRI's rule for its narrow FLAIR scans (203 columns, target 320x320). The height is at most that of the image.
     """
     (h, w), (y, x) = image, target
     if w < x:
@@ -16,9 +15,9 @@ def cropped_size(image: tuple[int, int], target: tuple[int, int]) -> tuple[int, 
 
 
 def center_crop(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """The middle of the last two axes; the start is rounded down, as fastMRI's `center_crop` does.
+    """Centre crop of the last two axes, its start rounded down as in fastMRI.  (*b h w) -> (*b y x)
 
-    Raises ValueError where `size` is larger than the image.  (*b h w) -> (*b y x)
+    Raises ValueError where `size` is larger than the image.
     """
     (h, w), (y, x) = image.shape[-2:], size
     if not (0 < y <= h and 0 < x <= w):

@@ -10,17 +10,17 @@ from mrirecon.physics.coils import rss, sens_reduce
 from mrirecon.physics.fft import fft1c, ifft2c
 from mrirecon.physics.sample import Measurement
 
-_MOST_BYTES = 1 << 28  # of the matrices of all pixels, held at a time
-_FADED = 1e-30  # what a squared norm is kept above where there is no signal at all
+_MOST_BYTES = 1 << 28  # size of the per-pixel matrices held at a time
+_FADED = 1e-30  # lower bound of squared norms, where there is no signal
 
 
 @dataclass(frozen=True)
 class Espirit:
-    """How sensitivities are estimated: stated by a model that needs them, and called with its measurement.
+    """ESPIRiT with its settings, held by a model that needs sensitivities and called with its measurement.
 
-    calib_width: rows and columns of the centre of k-space that count. kernel_width: of the calibration kernel.
-    threshold: singular values of the calibration matrix below so much of the largest are noise. num_iterations: of the
-    power method that finds each pixel's eigenvector. See `espirit`.
+    calib_width: rows and columns of the centre of k-space used. kernel_width: width of the calibration kernel.
+    threshold: singular values of the calibration matrix below this fraction of the largest count as noise.
+    num_iterations: iterations of the power method for each pixel's eigenvector. See `espirit`.
     """
 
     calib_width: int = 24
@@ -30,7 +30,7 @@ class Espirit:
 
     @torch.no_grad()
     def __call__(self, measurement: Measurement) -> Tensor:
-        """The maps, in the form of the measurement's k-space.  -> complex64 (b coil h|y w)
+        """Sensitivity maps, in the shape of the measurement's k-space.  -> complex64 (b coil h|y w)
 
         Raises InputError where the centre of k-space was not sampled.
         """
@@ -49,7 +49,7 @@ class Espirit:
         return maps
 
     def _maps(self, calib: Tensor, sampled: Tensor, box: tuple[slice, slice], size: tuple[int, int]) -> Tensor:
-        """(b coil i j), bool (i j) -> (b coil h w), some slices at a time, to bound the memory."""
+        """Maps of all slices, in parts that bound the memory.  (b coil i j), bool (i j) -> (b coil h w)"""
         coils = calib.shape[1]
         at_once = max(1, _MOST_BYTES // (8 * coils * coils * size[0] * size[1]))
         return torch.cat([self._some_maps(part, sampled, box, size) for part in calib.split(at_once)])
@@ -66,7 +66,7 @@ class Espirit:
 
 
 def _alike(acs_mask: Tensor) -> list[Tensor]:
-    """The rows of a batch that have one mask, together.  (b 1 1|h w) -> int64 each"""
+    """Indices of the batch, grouped by equal masks.  (b 1 1|h w) -> int64 each"""
     _, groups = torch.unique(acs_mask.flatten(1), dim=0, return_inverse=True)
     return [torch.nonzero(groups == number)[:, 0] for number in range(int(groups.max()) + 1)]
 
@@ -79,23 +79,23 @@ def espirit(
     threshold: float = 0.02,
     num_iterations: int = 30,
 ) -> Tensor:
-    """Sensitivity maps, their root sum of squares 1 everywhere.  (b coil h w), (b 1 1|h w) -> (b coil h w)
+    """Sensitivity maps with root sum of squares 1 everywhere.  (b coil h w), (b 1 1|h w) -> (b coil h w)
 
-    The first map of each pixel, with the phase at which the coil-combined image of the centre alone is real and
-    positive. Nothing is set to zero outside the object. One coil has only that phase. No gradient runs through them.
+    The first set of maps, with the phase that makes the coil-combined low-resolution image real and positive. The maps
+    are not masked outside the object. For a single coil they hold that phase alone. Not differentiable.
 
-    acs_mask: bool, what is fully sampled; of it the middle `calib_width` rows and columns count.
-    kernel_width: of the calibration kernel; less in a direction where the centre has fewer than twice as many samples.
+    acs_mask: bool, the fully sampled centre; at most `calib_width` rows and columns of it are used.
+    kernel_width: width of the calibration kernel; reduced in a direction with fewer than twice as many samples.
     The others: see `Espirit`. Raises InputError where the centre of k-space was not sampled.
     """
-    image = kspace.real[:, 0]  # no part of the estimate
+    image = kspace.real[:, 0]  # not used by the estimate
     size = (kspace.shape[-2], kspace.shape[-1])
     measurement = Measurement(kspace, acs_mask, acs_mask, None, image, size, "kspace")
     return Espirit(calib_width, kernel_width, threshold, num_iterations)(measurement)
 
 
 def calibration_box(acs_mask: Tensor, calib_width: int) -> tuple[slice, slice]:
-    """The rows and columns in the middle of k-space that hold the fully sampled centre.  bool (h w)
+    """Rows and columns of the fully sampled centre of k-space, for calibration.  bool (h w)
 
     Raises InputError where the centre of k-space was not sampled.
     """
@@ -109,7 +109,7 @@ def calibration_box(acs_mask: Tensor, calib_width: int) -> tuple[slice, slice]:
 
 
 def _run(sampled: Tensor, width: int) -> slice:
-    """The unbroken run of samples around the middle, at most `width` long.  bool (n)"""
+    """Contiguous samples around the centre, at most `width` of them.  bool (n)"""
     n = len(sampled)
     gaps = torch.nonzero(~sampled)[:, 0].tolist()
     start = max([gap + 1 for gap in gaps if gap < n // 2], default=0)
@@ -118,10 +118,10 @@ def _run(sampled: Tensor, width: int) -> slice:
 
 
 def signal_projector(calib: Tensor, sampled: Tensor, kernel: tuple[int, int], threshold: float) -> Tensor:
-    """The projector onto what patches of k-space look like.  (*b coil i j), (i j) -> (*b coil m n coil m n)
+    """Projector onto the signal space of the calibration matrix.  (*b coil i j), (i j) -> (*b coil m n coil m n)
 
-    The signal space of the calibration matrix (section "Theory", k-space part), from the eigenvectors of its Gram
-    matrix. Patches with an unsampled element do not count.
+    From the eigenvectors of its Gram matrix (section "Theory", k-space part). Patches with an unsampled element are
+    left out.
     """
     coils = calib.shape[-3]
     patches = calib.unfold(-2, kernel[0], 1).unfold(-2, kernel[1], 1).flatten(-4, -3).movedim(-3, -4).flatten(-3)
@@ -135,8 +135,8 @@ def signal_projector(calib: Tensor, sampled: Tensor, kernel: tuple[int, int], th
 def image_operator(projector: Tensor, size: tuple[int, int]) -> Tensor:
     """The projector, averaged over all places in k-space, at every pixel.  (*b coil m n coil m n) -> (*b h w coil coil)
 
-    An average over shifts is a convolution in k-space, so it acts on each pixel's coil vector alone; sensitivities are
-    its eigenvectors of eigenvalue 1 (Eq. 12).
+    The average over shifts is a convolution in k-space, so in image space it acts on the coil vector of each pixel;
+    sensitivities are its eigenvectors of eigenvalue 1 (Eq. 12).
     """
     coils, m, n = projector.shape[-3:]
     kernel = projector.new_zeros(*projector.shape[:-6], 2 * m - 1, 2 * n - 1, coils, coils)
@@ -144,7 +144,7 @@ def image_operator(projector: Tensor, size: tuple[int, int]) -> Tensor:
         for j in range(n):
             part = projector[..., i, j].movedim(-4, -2)
             kernel[..., m - 1 - i : 2 * m - 1 - i, n - 1 - j : 2 * n - 1 - j, :, :] += part
-    # Few elements and many pixels: two matrix products cost less than coil^2 transforms, and give the order wanted.
+    # The kernel is small and pixels are many: two matrix products cost less than coil^2 Fourier transforms.
     along_w = _waves(n, size[1], kernel) @ kernel.flatten(-2)
     values = _waves(m, size[0], kernel) @ along_w.flatten(-2)
     return values.reshape(*projector.shape[:-6], *size, coils, coils) / (m * n)
@@ -154,12 +154,12 @@ def _waves(extent: int, size: int, like: Tensor) -> Tensor:
     """exp(2 pi i d x / size) for displacements |d| < extent and centred x.  -> (size 2*extent-1)"""
     x = torch.arange(size, device=like.device) - size // 2
     d = torch.arange(1 - extent, extent, device=like.device)
-    turns = torch.remainder(torch.outer(x, d), size) / size  # whole turns taken off while they are whole numbers
+    turns = torch.remainder(torch.outer(x, d), size) / size  # reduced while still integers, for precision
     return torch.polar(torch.ones_like(turns), 2 * torch.pi * turns).to(like.dtype)
 
 
 def _principal(operator: Tensor, start: Tensor, num_iterations: int) -> Tensor:
-    """The first eigenvector of every pixel by the power method.  (b h w coil coil), (b coil h w) -> (b coil h w)"""
+    """Leading eigenvector of every pixel, by the power method.  (b h w coil coil), (b coil h w) -> (b coil h w)"""
     vector = start.movedim(1, -1)[..., None].contiguous()
     for _ in range(num_iterations):
         vector = operator @ vector

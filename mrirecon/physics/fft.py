@@ -1,4 +1,4 @@
-"""The centred, orthonormal 2-D Fourier transform between image and k-space."""
+"""Centred, orthonormal Fourier transforms between image and k-space, in 2-D and along one axis."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ def fft2c(image: Tensor) -> Tensor:
 
 
 def ifft2c(kspace: Tensor) -> Tensor:
-    """K-space to image: the adjoint, and the inverse, of `fft2c`.  (*b h w) complex -> (*b h w) complex"""
+    """K-space to image: inverse and adjoint of `fft2c`.  (*b h w) complex -> (*b h w) complex"""
     return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(kspace, dim=_HW), norm="ortho"), dim=_HW)
 
 
@@ -22,5 +22,5 @@ def fft1c(image: Tensor, dim: int) -> Tensor:
 
 
 def ifft1c(kspace: Tensor, dim: int) -> Tensor:
-    """`ifft2c` along one axis: done for rows and for columns, in any order, the two are the whole.  (*n) -> (*n)"""
+    """`ifft2c` along one axis; applied to both axes in any order it equals `ifft2c`.  (*n) complex -> (*n) complex"""
     return torch.fft.fftshift(torch.fft.ifft(torch.fft.ifftshift(kspace, dim=dim), dim=dim, norm="ortho"), dim=dim)

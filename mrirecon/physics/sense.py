@@ -1,4 +1,4 @@
-"""The acquisition as a linear operator, from one image to the masked k-space of several coils, and its adjoint."""
+"""The SENSE forward operator, from one image to the masked k-space of all coils, and its adjoint."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +14,7 @@ from mrirecon.physics.fft import fft1c, fft2c, ifft1c, ifft2c
 class SenseOperator:
     """Sensitivities, centred Fourier transform, mask.  (b h w) <-> (b coil h w), complex
 
-    Its norm is at most 1 where the squares of the sensitivities sum to at most 1 over the coils.
+    The norm is at most 1 where the squared sensitivities sum to at most 1 over the coils.
 
     mask: bool (b 1 1 w) or (b 1 h w). sens_maps: complex (b coil h w). readout: "kspace", or "image" where k-space is
     in hybrid space, (b coil y w): the transform is then along w alone.
@@ -25,8 +25,8 @@ class SenseOperator:
         self.sens_maps = sens_maps
         self._to_kspace: Callable[[Tensor], Tensor] = fft2c if readout == "kspace" else partial(fft1c, dim=-1)
         self._to_image: Callable[[Tensor], Tensor] = ifft2c if readout == "kspace" else partial(ifft1c, dim=-1)
-        # The mask's kernel is a circular convolution: it commutes with the shifts that centre image and k-space, and
-        # a mask of columns leaves the rows alone.
+        # Masking is a circular convolution of the image. It commutes with the shifts that centre image and k-space, and
+        # a mask of columns acts along w only.
         self._axes = (-1,) if mask.shape[-2] == 1 else (-2, -1)
         self._weights = torch.fft.ifftshift(mask, dim=self._axes)[..., None].to(sens_maps.real.dtype)
 
@@ -39,22 +39,22 @@ class SenseOperator:
         return self.expand(image) * self.mask
 
     def adjoint(self, kspace: Tensor) -> Tensor:
-        """The coil-combined zero-filled image.  (b coil h w) -> (b h w)"""
+        """Coil-combined zero-filled image.  (b coil h w) -> (b h w)"""
         return sens_reduce(self._to_image(kspace * self.mask), self.sens_maps)
 
     def normal(self, image: Tensor) -> Tensor:
-        """`adjoint(forward(image))`, with fewer and shorter transforms and without shifts.  (b h w) -> (b h w)"""
+        """`adjoint(forward(image))` without shifts; masks of columns transform along w only.  (b h w) -> (b h w)"""
         kspace = torch.fft.fftn(sens_expand(image, self.sens_maps), dim=self._axes)
-        # Real by real: a complex number times a real one takes torch several times as long.
+        # Real arithmetic: torch takes several times as long to multiply complex by real tensors.
         masked = torch.view_as_complex(torch.view_as_real(kspace) * self._weights)
         return sens_reduce(torch.fft.ifftn(masked, dim=self._axes), self.sens_maps)
 
 
 def crop_readout(kspace: Tensor, mask: Tensor, num_rows: int) -> Tensor:
-    """K-space of the middle `num_rows` rows of the image, where the mask is one of columns; else k-space as it is.
+    """K-space of the middle `num_rows` rows of the image.  (b coil h w) -> (b coil num_rows w)
 
-    A mask of columns does not mix the rows of the image, so no information on the rows that stay is lost; with the
-    usual readout oversampling half of the work goes.  (b coil h w) -> (b coil num_rows w)
+    Returned unchanged unless the mask is one of columns. Such a mask does not mix image rows, so nothing about the kept
+    rows is lost, and with twofold readout oversampling half of the work is saved.
     """
     if mask.shape[-2] != 1 or num_rows >= kspace.shape[-2]:
         return kspace

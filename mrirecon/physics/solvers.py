@@ -1,6 +1,6 @@
-"""Iterative solvers of regularised least squares, batched: each image of a batch has its own step and its own weight.
+"""Iterative solvers of regularised least squares, batched: step and weight are per image.
 
-They minimise 1/2 ||A x - y||^2 + g(x), given `normal`, x -> A* A x with a norm of at most 1, and `rhs`, A* y.
+They minimise 1/2 ||A x - y||^2 + g(x). `normal` maps x to A* A x and has norm at most 1; `rhs` is A* y.
 """
 
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from torch import Tensor
 
 Operator = Callable[[Tensor], Tensor]
 
-_CONVERGED = 1e-12  # squared residual over the first one: float32 has no more digits
+_CONVERGED = 1e-12  # relative squared residual: the precision of float32
 _TINY = 1e-30
 
 
 def conjugate_gradient(normal: Operator, rhs: Tensor, num_iterations: int) -> Tensor:
-    """x with normal(x) = rhs for a positive definite `normal`, from zero; a solved image is left alone.
+    """Solves normal(x) = rhs for a positive definite `normal`, starting from zero.  complex (b h w) -> (b h w)
 
-    complex (b h w) -> (b h w)
+    Images that have converged are no longer updated.
     """
     x = torch.zeros_like(rhs)
     residual = direction = rhs
@@ -37,7 +37,7 @@ def conjugate_gradient(normal: Operator, rhs: Tensor, num_iterations: int) -> Te
 def fista(normal: Operator, rhs: Tensor, prox: Callable[[Tensor, int], Tensor], num_iterations: int) -> Tensor:
     """Minimises 1/2 ||A x - y||^2 + g(x), given the proximal map of g.  complex (b h w) -> (b h w)
 
-    Beck and Teboulle, doi:10.1137/080716542, with step 1, from A* y. `prox` is told the number of the iteration.
+    Beck and Teboulle, doi:10.1137/080716542, with step 1, from A* y. `prox` gets the point and the iteration number.
     """
     x = ahead = rhs
     momentum = 1.0
@@ -77,8 +77,8 @@ def gradient_adjoint(field: Tensor) -> Tensor:
 
 
 def clip(field: Tensor, radius: Tensor, isotropic: bool) -> Tensor:
-    """The nearest field with no vector (isotropic) or component longer than `radius`.  (b 2 h w), (b 1 1 1) -> same"""
-    # Real by real throughout: complex arithmetic with real factors takes torch several times as long.
+    """Shortens vectors (isotropic) or components to at most `radius`: a projection.  (b 2 h w), (b 1 1 1) -> same"""
+    # Real arithmetic throughout: torch takes several times as long to multiply complex by real tensors.
     parts = torch.view_as_real(field)
     down, right = (part.square().sum(-1) for part in parts.unbind(1))
     squares = (down + right)[:, None] if isotropic else torch.stack([down, right], dim=1)
@@ -87,7 +87,7 @@ def clip(field: Tensor, radius: Tensor, isotropic: bool) -> Tensor:
 
 
 def soft_threshold(values: Tensor, threshold: Tensor) -> Tensor:
-    """Shrinks magnitudes by `threshold`, keeps phases: the proximal map of the l1 norm.  complex (*n) -> (*n)"""
+    """Proximal map of the l1 norm: magnitudes shrunk by `threshold`, phases kept.  complex (*n) -> (*n)"""
     magnitude = values.abs()
     scale = (magnitude - threshold).clamp_min(0) / magnitude.clamp_min(_TINY)
     return torch.view_as_complex(torch.view_as_real(values.contiguous()) * scale[..., None])

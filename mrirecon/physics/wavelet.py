@@ -1,4 +1,4 @@
-"""The orthogonal discrete wavelet transform of complex images, periodic at the borders, and its inverse."""
+"""Orthogonal discrete wavelet transform of complex images with periodic borders, and its inverse."""
 
 import pywt
 import torch
@@ -13,8 +13,8 @@ class Wavelet:
     name: an orthogonal wavelet of PyWavelets, such as haar or db4.
     size: (h, w), multiples of 2^num_levels.
 
-    One level along one axis is a matrix product: for the few hundred pixels of an image that costs less than the
-    Fourier transforms of a few coils, and the inverse is the transpose to the last bit.
+    One level along one axis is a matrix product: for images of a few hundred pixels that costs less than the Fourier
+    transforms of a few coils, and the inverse is exactly the transpose.
     """
 
     def __init__(self, name: str, size: tuple[int, int], num_levels: int, device: torch.device | None = None) -> None:
@@ -22,7 +22,7 @@ class Wavelet:
         self._levels = [tuple(_one_level(name, n).to(device) for n in sides) for sides in halved]
 
     def analysis(self, image: Tensor) -> Tensor:
-        """Coefficients, in the place of the image; the approximation is at the top left.  complex (*b h w) -> same"""
+        """Wavelet coefficients, the approximation at the top left.  complex (*b h w) -> complex (*b h w)"""
         coefficients = image
         for rows, columns in self._levels:
             coefficients = _replace(coefficients, _apply(rows, columns, coefficients))
@@ -48,25 +48,25 @@ def check_wavelet(name: str) -> None:
 
 
 def _one_level(name: str, n: int) -> Tensor:
-    """Approximation over detail of one level along one axis, an orthogonal matrix.  -> float32 (n n)"""
-    bank = pywt.Wavelet(name).filter_bank[2:]  # of an orthogonal wavelet: the analysis filters, reversed
-    starts = 2 * torch.arange(n // 2) + 1 - len(bank[0]) // 2  # PyWavelets' place of the first tap
+    """Orthogonal matrix of one level along one axis: approximation rows, then detail rows.  -> float32 (n n)"""
+    bank = pywt.Wavelet(name).filter_bank[2:]  # for an orthogonal wavelet: the reversed analysis filters
+    starts = 2 * torch.arange(n // 2) + 1 - len(bank[0]) // 2  # position of the first tap in PyWavelets
     matrix = torch.zeros(2, n // 2, n)
     for band, taps in enumerate(bank):
         for number, tap in enumerate(taps):
-            # A tap at a time, and added: a short side meets the same sample twice.
+            # Taps are added one by one: on a short side a filter wraps around and meets a sample twice.
             matrix[band, torch.arange(n // 2), (starts + number) % n] += tap
     return matrix.flatten(0, 1)
 
 
 def _apply(rows: Tensor, columns: Tensor, image: Tensor) -> Tensor:
-    """rows @ corner @ columns.mT of the top left corner, for real matrices.  complex (*b h w) -> (*b m n)"""
+    """rows @ corner @ columns.mT for the top left corner, with real matrices.  complex (*b h w) -> (*b m n)"""
     m, n = len(rows), len(columns)
     return _along_rows(columns, _along_rows(rows, image[..., :m, :n]).mT).mT
 
 
 def _along_rows(matrix: Tensor, image: Tensor) -> Tensor:
-    """A real matrix times a complex one, without the products with zero.  (n n), (*b n w) -> (*b n w)"""
+    """Real matrix times complex matrix, without the products with zero imaginary parts.  (n n), (*b n w) -> (*b n w)"""
     real = torch.view_as_real(image.contiguous())
     return torch.view_as_complex((matrix @ real.flatten(-2)).unflatten(-1, real.shape[-2:]))
 
@@ -74,6 +74,6 @@ def _along_rows(matrix: Tensor, image: Tensor) -> Tensor:
 def _replace(image: Tensor, corner: Tensor) -> Tensor:
     if corner.shape == image.shape:
         return corner
-    image = image.clone()  # not in place: what autograd keeps stays as it was
+    image = image.clone()  # not in place: autograd may still need the input
     image[..., : corner.shape[-2], : corner.shape[-1]] = corner
     return image

@@ -1,7 +1,7 @@
-"""The zero-filled reconstruction: what the sampled k-space gives without any model.
+"""Zero-filled reconstruction: inverse Fourier transform of masked k-space and root sum of squares.
 
-Hybrid space is image along the readout and k-space along the phase encoding. A mask of columns acts there as it does on
-k-space, so the transform along the readout, and the crop of its rows, can be done before the mask, and once for all.
+Hybrid space is image along the readout and k-space along the phase encoding. A mask of columns acts on it as it does
+on k-space, so the transform along the readout and the crop of rows can be done once, before any mask.
 """
 
 from collections.abc import Callable
@@ -16,15 +16,15 @@ from mrirecon.physics.fft import ifft1c
 
 
 def to_hybrid(kspace: Tensor, num_rows: int) -> Tensor:
-    """The middle `num_rows` rows of the image along the readout.  (*b h w) complex -> (*b y w) complex"""
+    """Hybrid space: the middle `num_rows` rows after an inverse FFT along the readout.  complex (*b h w) -> (*b y w)"""
     return center_crop(ifft1c(kspace, dim=-2), (num_rows, kspace.shape[-1]))
 
 
 def zero_filled(kspace: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
     """Root sum of squares of the cropped coil images.  (b coil h w) complex, (b 1 1|h w) bool, (y, x) -> (b y x) real
 
-    Mask, inverse FFT, crop, absolute value, coil combination: as fastMRI's U-Net transform does. Without its shifts of
-    the input, which change the phase of an image only; rows outside the crop are dropped before the second transform.
+    Mask, inverse FFT, crop, magnitude, coil combination, as in fastMRI's U-Net transform. Its shifts of the input are
+    left out, since they change only the phase; rows outside the crop are dropped before the second transform.
     """
     if kspace.device.type == "cpu" and mask.shape[-2] == 1:
         return _coil_by_coil(kspace, mask, partial(_rows_of_columns, num_rows=size[0]), size[1])
@@ -33,7 +33,7 @@ def zero_filled(kspace: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def zero_filled_hybrid(hybrid: Tensor, mask: Tensor, num_cols: int) -> Tensor:
-    """`zero_filled` from what `to_hybrid` gave.  (b coil y w) complex, (b 1 1 w) bool -> (b y x) real
+    """`zero_filled` from hybrid space, see `to_hybrid`.  (b coil y w) complex, (b 1 1 w) bool -> (b y x) real
 
     Raises ValueError for a mask that is not one of columns.
     """
@@ -45,9 +45,9 @@ def zero_filled_hybrid(hybrid: Tensor, mask: Tensor, num_cols: int) -> Tensor:
 
 
 def _coil_by_coil(kspace: Tensor, mask: Tensor, rows_of: Callable[[Tensor, Tensor], Tensor], num_cols: int) -> Tensor:
-    """The images of a batch on a CPU: one coil stays in its cache, a batch does not.  (b coil h|y w) -> (b y x)
+    """Zero-filled images, coil by coil, so that the data fit a CPU's cache.  (b coil h|y w) -> (b y x)
 
-    rows_of: what the sampled columns of a coil give.  (h|y w), (w) bool -> (y w)
+    rows_of: masks a coil and transforms it along the readout.  (h|y w), (w) bool -> (y w)
     """
     images = []
     for coils, columns in zip(kspace, mask.expand(len(kspace), 1, 1, -1).flatten(1), strict=True):
@@ -59,13 +59,13 @@ def _coil_by_coil(kspace: Tensor, mask: Tensor, rows_of: Callable[[Tensor, Tenso
 
 
 def _power(rows: Tensor) -> Tensor:
-    """The squared magnitude of a coil's image.  (y w) complex -> (y w) real"""
+    """Squared magnitude of a coil image.  (y w) complex -> (y w) real"""
     squares = torch.view_as_real(torch.fft.ifft(rows, dim=-1, norm="ortho")).square_()
     return squares[..., 0] + squares[..., 1]
 
 
 def _rows_of_columns(kspace: Tensor, columns: Tensor, num_rows: int) -> Tensor:
-    """The rows of a coil's image along the readout; columns without a sample need no transform.  (h w), (w) -> (y w)"""
+    """Hybrid space of a coil; only sampled columns are transformed.  (h w), (w) bool -> (y w)"""
     index = columns.nonzero()[:, 0]
     image = torch.fft.ifft(kspace.index_select(-1, index), dim=-2, norm="ortho")
     rows = kspace.new_zeros(num_rows, kspace.shape[-1])
@@ -73,7 +73,7 @@ def _rows_of_columns(kspace: Tensor, columns: Tensor, num_rows: int) -> Tensor:
 
 
 def _middle(image: Tensor, length: int, dim: int) -> Tensor:
-    """The centre crop along one axis of what a Fourier transform gives, whose middle comes first."""
+    """Centre crop along one axis of an image that was not fftshifted: its centre is at index 0."""
     total = image.shape[dim]
     start = ((total - length) // 2 + (total + 1) // 2) % total
     first = min(length, total - start)

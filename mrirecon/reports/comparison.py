@@ -1,4 +1,4 @@
-"""Evaluations side by side: means per contrast and acceleration with intervals, and their paired differences."""
+"""Compares evaluations: means per contrast and acceleration with intervals, and paired differences."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,50 +7,39 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from mrirecon.errors import ConfigError
-from mrirecon.metrics.scores import Score
-from mrirecon.reports.runs import Key, Run, check_comparable, check_run, in_common, score_of, volumes_of
-from mrirecon.reports.statistics import Interval, SignedRank, mean_interval, signed_rank
+from mrirecon.metrics.scores import ALL_SCORES, SCORE_TABLE
+from mrirecon.reports.runs import Run, VolumeKey, check_comparable, check_run, in_common, score_of, volumes_of
+from mrirecon.reports.statistics import ConfidenceInterval, SignedRank, mean_interval, signed_rank
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 """The same volumes of every run, in one order."""
 
 
-SCORES = {
-    "ssim": Score("SSIM", ".4f", 1),
-    "psnr": Score("PSNR dB", ".2f", 1),
-    "nmse": Score("NMSE", ".4f", -1),
-    "mse": Score("MSE", ".4g", -1),
-    "mae": Score("MAE", ".4g", -1),
-    "ms_ssim": Score("MS-SSIM", ".4f", 1),
-    "hfen": Score("HFEN", ".4f", -1),
-}
-
-
 class Mean(NamedTuple):
-    """A run's mean of one score over a group."""
+    """Mean of one score of one run over a group."""
 
-    interval: Interval | None  # None: no volume has the score
+    interval: ConfidenceInterval | None  # None: no volume has the score
     num_volumes: int
     num_undefined: int
 
 
 class Difference(NamedTuple):
-    """What the second run's score is above the first's, over the volumes where both have it."""
+    """Second run's score minus the first's, over the volumes where both are defined."""
 
     first: str
     second: str
     score: str
-    interval: Interval | None  # None: there is no such volume
+    interval: ConfidenceInterval | None  # None: there is no such volume
     test: SignedRank | None
     num_pairs: int
     num_dropped: int
 
     @property
     def better(self) -> str | None:
-        """The run with the better mean; None where they are equal or there is nothing to compare."""
+        """Name of the run with the better mean; None where they are equal or no volume has both."""
         if self.interval is None or self.interval.mean == 0:
             return None
-        return self.second if self.interval.mean * SCORES[self.score].sign > 0 else self.first
+        return self.second if self.interval.mean * SCORE_TABLE[self.score].sign > 0 else self.first
 
 
 @dataclass(frozen=True)
@@ -60,7 +49,7 @@ class Group:
     acquisition: str
     acceleration: str
     condition: str
-    keys: tuple[Key, ...]
+    keys: tuple[VolumeKey, ...]
     effective: float  # acquirable points per sampled point, mean over volumes
     num_scans: int  # a scan counts once, however many masks it was scored with
     num_units: int  # patients where several are known, else scans
@@ -70,16 +59,16 @@ class Group:
 
     @property
     def title(self) -> str:
-        """The group in words."""
+        """Name of the group for people."""
         return ", ".join(filter(None, (self.acquisition, self.acceleration, self.condition)))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that is said about some evaluations.
+    """Means and differences of some evaluations.
 
-    groups: per contrast and acceleration, then per acceleration, the last over all. conditions: over all volumes, one
-    for each condition the data were put under, the undisturbed first; empty where there is only one.
+    groups: per contrast and acceleration, then per acceleration; the last is over all volumes. conditions: one group
+    over all volumes per condition, the undisturbed first; empty where there is only one condition.
     """
 
     runs: Mapping[str, Run]  # with the volumes under the conditions that all of them have
@@ -96,10 +85,10 @@ class Comparison:
 
 
 def compare(runs: Mapping[str, Run]) -> Comparison:
-    """All means and paired differences of evaluations by their names, in the order given.
+    """Means and paired differences of evaluations, given by name, in that order.
 
-    Conditions that not all have are left out. Raises InputError where one lacks what is needed, ConfigError where they
-    may not be compared.
+    Only conditions that all of them have are compared. Raises InputError where an evaluation lacks an entry,
+    ConfigError where they may not be compared.
     """
     if not runs:
         raise ConfigError("there is nothing to compare: give an evaluation")
@@ -109,8 +98,8 @@ def compare(runs: Mapping[str, Run]) -> Comparison:
     check_comparable(runs)
     tables = {name: volumes_of(run) for name, run in runs.items()}
     table = next(iter(tables.values()))
-    held = [{score for score in SCORES if any(score in v for v in run["volumes"])} for run in runs.values()]
-    scores = tuple(score for score in SCORES if all(score in names for names in held))
+    held = [{score for score in ALL_SCORES if any(score in v for v in run["volumes"])} for run in runs.values()]
+    scores = tuple(score for score in ALL_SCORES if all(score in names for names in held))
     conditions = list(dict.fromkeys(key[3] for key in table))
     base = "" if "" in conditions else conditions[0]
     undisturbed = [key for key in table if key[3] == base]
@@ -120,20 +109,22 @@ def compare(runs: Mapping[str, Run]) -> Comparison:
         _group(tables, scores, "all", "", condition, [key for key in table if key[3] == condition])
         for condition in ([base, *others] if others else [])
     ]
-    not_in_all = tuple(score for score in SCORES if score not in scores and any(score in names for names in held))
+    not_in_all = tuple(score for score in ALL_SCORES if score not in scores and any(score in names for names in held))
     return Comparison(runs, scores, not_in_all, left_out, tuple(groups), tuple(disturbed))
 
 
 def acceleration_of(volume: Mapping[str, Any]) -> str:
-    """The name of the mask, or the nominal acceleration, or nothing where the volume states neither."""
+    """Name of the mask, else the nominal acceleration as "4x", else ""."""
     nominal = volume.get("nominal_acceleration")
     return str(volume.get("mask") or (f"{nominal:g}x" if nominal else ""))
 
 
-def _split(table: Mapping[Key, Mapping[str, Any]], keys: Sequence[Key]) -> Iterator[tuple[tuple[str, str], list[Key]]]:
-    """Per contrast and acceleration, per acceleration, all; none that only repeats another."""
-    by_both: dict[tuple[str, str], list[Key]] = {}
-    by_acceleration: dict[str, list[Key]] = {}
+def _split(
+    table: Mapping[VolumeKey, Mapping[str, Any]], keys: Sequence[VolumeKey]
+) -> Iterator[tuple[tuple[str, str], list[VolumeKey]]]:
+    """Groups per contrast and acceleration, per acceleration, and over all; duplicates are left out."""
+    by_both: dict[tuple[str, str], list[VolumeKey]] = {}
+    by_acceleration: dict[str, list[VolumeKey]] = {}
     for key in keys:
         acquisition, acceleration = table[key]["acquisition"], acceleration_of(table[key])
         by_both.setdefault((acquisition, acceleration), []).append(key)
@@ -148,12 +139,12 @@ def _split(table: Mapping[Key, Mapping[str, Any]], keys: Sequence[Key]) -> Itera
 
 
 def _group(
-    tables: Mapping[str, Mapping[Key, Mapping[str, Any]]],
+    tables: Mapping[str, Mapping[VolumeKey, Mapping[str, Any]]],
     scores: Sequence[str],
     acquisition: str,
     acceleration: str,
     condition: str,
-    keys: Sequence[Key],
+    keys: Sequence[VolumeKey],
 ) -> Group:
     rows = {name: [table[key] for key in keys] for name, table in tables.items()}
     first = next(iter(rows.values()))
@@ -174,10 +165,9 @@ def _group(
 
 
 def _units(volumes: Sequence[Mapping[str, Any]]) -> tuple[list[Hashable], bool]:
-    """What is drawn as one in a bootstrap: the patient where known, else the scan, whatever its masks.
+    """Bootstrap unit of each volume (patient where known, else scan), and whether all scans are of one patient.
 
-    Where all scans are of one patient they are drawn: their interval says nothing of other patients, and True is given
-    with them so that this can be said.
+    Scans of a single patient are units themselves; their interval does not generalise to other patients.
     """
     scans: list[Hashable] = [("scan", volume.get("folder") or "", volume["name"]) for volume in volumes]
     patients = [volume.get("patient") for volume in volumes]

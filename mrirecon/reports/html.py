@@ -1,4 +1,4 @@
-"""A report on evaluations as one HTML file that needs no network: tables, plots, pictures, provenance."""
+"""Writes a report on evaluations as one self-contained HTML file: tables, plots, pictures, provenance."""
 
 import json
 import re
@@ -9,8 +9,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
 from mrirecon.reports import plots
-from mrirecon.reports.comparison import SCORES, Comparison, Group, compare
+from mrirecon.reports.comparison import Comparison, Group, compare
 from mrirecon.reports.inputs import CURVES, read_curves, read_gallery
 from mrirecon.reports.runs import condition_text, describe, score_of, volumes_of
 from mrirecon.reports.text import (
@@ -19,19 +20,19 @@ from mrirecon.reports.text import (
     difference_row,
     left_out_text,
     main_scores,
-    number,
     range_text,
     summary,
     units_text,
 )
 from mrirecon.system.atomic import write_whole
 
-_PLOTTED = ("ssim", "psnr", "nmse")
-_AXES = {"train/loss": "training loss", "val/ssim": "SSIM", "val/psnr": "PSNR dB", "val/nmse": "NMSE", "lr": "rate"}
+_MAIN = [SCORE_TABLE[name] for name in MAIN_SCORES]
+_AXES = {"train/loss": "training loss", **{f"val/{score.name}": score.heading for score in _MAIN}, "lr": "rate"}
 _TITLES = {
-    "train/loss": "Training loss", "val/ssim": "Validation SSIM", "val/psnr": "Validation PSNR",
-    "val/nmse": "Validation NMSE", "lr": "Learning rate",
-}  # fmt: skip
+    "train/loss": "Training loss",
+    **{f"val/{score.name}": f"Validation {score.label}" for score in _MAIN},
+    "lr": "Learning rate",
+}
 
 
 def write_report(
@@ -40,20 +41,20 @@ def write_report(
     galleries: Mapping[str, Path] | None = None,
     learning_curves: Mapping[str, Path] | None = None,
 ) -> Path:
-    """The path of report.html, written to the folder `output`, whole or not at all.
+    """Writes `output`/report.html atomically.  -> its path
 
-    runs: the contents of metrics.json by the names to show, the baseline first. galleries: folders with gallery.json
-    and its pictures, by the name of the run. learning_curves: folders with TensorBoard events, likewise.
+    runs: contents of metrics.json by displayed name, the baseline first. galleries: folders with gallery.json and its
+    pictures, by name of the run. learning_curves: folders with TensorBoard events, by name of the run.
 
-    Raises ConfigError where runs may not be compared, InputError where one, or a gallery, is not sound.
+    Raises ConfigError where runs may not be compared, InputError where a run or a gallery is invalid.
     """
     comparison = compare(runs)
     page = template("report.html.jinja").render(
         comparison=comparison,
         summary=summary(comparison),
         left_out=left_out_text(comparison),
-        scores=[(score, SCORES[score].label) for score in comparison.scores],
-        not_in_all=[SCORES[score].label for score in comparison.not_in_all],
+        scores=[(score, SCORE_TABLE[score].heading) for score in comparison.scores],
+        not_in_all=[SCORE_TABLE[score].heading for score in comparison.not_in_all],
         tables=[_table(comparison, group) for group in comparison.groups],
         differences=_differences(comparison, comparison.groups, main_scores(comparison)),
         all_differences=_differences(comparison, comparison.groups),
@@ -80,7 +81,7 @@ def write_report(
 
 
 def template(name: str, folder: Path | None = None) -> Any:
-    """A page of this folder, or of another that builds upon one of this."""
+    """Jinja template of this folder, or of `folder`, whose templates may extend those here."""
     folders = [folder, Path(__file__).parent] if folder else [Path(__file__).parent]
     environment = Environment(
         loader=FileSystemLoader(folders),
@@ -93,7 +94,7 @@ def template(name: str, folder: Path | None = None) -> Any:
 
 
 def _table(comparison: Comparison, group: Group) -> dict[str, Any]:
-    """A group's means: one row for each run, a cell (mean, interval, is best, note) for each score."""
+    """Means of a group: a row per run, a cell (mean, interval, is best, note) per score."""
     rows = []
     for name in comparison.runs:
         cells = []
@@ -107,15 +108,15 @@ def _table(comparison: Comparison, group: Group) -> dict[str, Any]:
 
 
 def _shown(interval: Any, score: str) -> tuple[str, str]:
-    return number(interval.mean, score), range_text(interval, score)
+    return SCORE_TABLE[score].shown(interval.mean), range_text(interval, score)
 
 
 def _differences(
     comparison: Comparison, groups: Sequence[Group], scores: Sequence[str] | None = None
 ) -> list[list[DifferenceRow]]:
-    """Per group, the rows of its differences that have a value; nothing for a single run.
+    """Rows of the defined differences, per group; empty for a single run.
 
-    scores: None is all of them, in every group. Given, groups of a single volume are left out where there are others.
+    scores: None: all scores in every group. Otherwise groups of a single volume are left out where there are others.
     """
     if len(comparison.runs) < 2:
         return []
@@ -129,7 +130,7 @@ def _differences(
 
 
 def _panels(comparison: Comparison) -> list[Group]:
-    """The groups of one contrast and acceleration each."""
+    """Groups of one contrast and acceleration; the overall group where there are none."""
     return [group for group in comparison.groups if group.acquisition != "all"] or [comparison.overall]
 
 
@@ -137,9 +138,9 @@ def _distributions(comparison: Comparison) -> list[tuple[str, list[Markup]]]:
     found = []
     for group in _panels(comparison):
         figures = []
-        for score in (score for score in _PLOTTED if score in comparison.scores):
+        for score in (score for score in MAIN_SCORES if score in comparison.scores):
             values = _values(comparison, group, score)
-            label = SCORES[score].label
+            label = SCORE_TABLE[score].heading
             text = f"{label} of every volume by run: {group.title}; {_means_in_words(comparison, group, score)}"
             figures.append(Markup(plots.distribution(values, label, text)))
         found.append((f"{group.title} ({units_text(group)})", figures))
@@ -153,11 +154,12 @@ def _values(comparison: Comparison, group: Group, score: str) -> dict[str, list[
 
 def _means_in_words(comparison: Comparison, group: Group, score: str) -> str:
     means = {name: group.means[score][name].interval for name in comparison.runs}
-    return ", ".join(f"{name} mean {number(i.mean, score) if i else 'undefined'}" for name, i in means.items())
+    shown = {name: SCORE_TABLE[score].shown(i.mean) if i else "undefined" for name, i in means.items()}
+    return ", ".join(f"{name} mean {mean}" for name, mean in shown.items())
 
 
 def _slices(comparison: Comparison) -> list[tuple[str, Markup]]:
-    """SSIM over the position of the slice, for each group whose evaluations keep scores of slices."""
+    """Figures of SSIM over slice position, for each group with scores per slice."""
     found = []
     for group in _panels(comparison):
         curves: dict[str, list[plots.Curve]] = {}
@@ -174,7 +176,7 @@ def _slices(comparison: Comparison) -> list[tuple[str, Markup]]:
 
 
 def _curve(slices: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
-    """Positions from 0 to 1 and SSIM of the slices of a volume; None where there are not two."""
+    """Slice positions from 0 to 1 and their SSIM; None for fewer than two defined values."""
     pairs = zip(slices.get("slice_num") or (), slices.get("ssim") or (), strict=False)
     points = sorted((number, value) for number, value in pairs if value is not None)
     if len(points) < 2:
@@ -184,7 +186,7 @@ def _curve(slices: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
 
 
 def _conditions(comparison: Comparison) -> list[tuple[str, Markup]]:
-    """SSIM at each strength of each kind of disturbance, beside the undisturbed."""
+    """Figures of SSIM over the strength of each kind of disturbance, starting with the undisturbed data."""
     if "ssim" not in comparison.scores or not comparison.conditions:
         return []
     base, *others = comparison.conditions
@@ -213,9 +215,9 @@ def _curves(comparison: Comparison, folders: Mapping[str, Path]) -> list[tuple[s
 
 
 def _undefined(comparison: Comparison) -> list[tuple[str, str, str, str]]:
-    """Every score that has no value: run, volume, score, reason."""
+    """Undefined scores: run, volume, score, reason."""
     return [
-        (name, describe(key), SCORES[score].label if score in SCORES else score, str(reason))
+        (name, describe(key), SCORE_TABLE[score].heading if score in SCORE_TABLE else score, str(reason))
         for name, run in comparison.runs.items()
         for key, volume in volumes_of(run).items()
         for score, reason in (volume.get("undefined") or {}).items()
@@ -223,7 +225,7 @@ def _undefined(comparison: Comparison) -> list[tuple[str, str, str, str]]:
 
 
 def _volumes(comparison: Comparison) -> list[tuple[str, str, str, str, list[str]]]:
-    """Every volume of every run: which, contrast, effective acceleration, run, scores."""
+    """Rows of all volumes of all runs: volume, contrast, effective acceleration, run, scores."""
     tables = {name: volumes_of(run) for name, run in comparison.runs.items()}
     rows = [(key, name, table[key]) for key in next(iter(tables.values())) for name, table in tables.items()]
     return [
@@ -233,12 +235,11 @@ def _volumes(comparison: Comparison) -> list[tuple[str, str, str, str, list[str]
 
 
 def _scores_of(volume: Mapping[str, Any], comparison: Comparison) -> list[str]:
-    values = [(score, score_of(volume, score)) for score in comparison.scores]
-    return ["-" if value is None else number(value, score) for score, value in values]
+    return [SCORE_TABLE[score].shown(score_of(volume, score)) for score in comparison.scores]
 
 
 def _provenance(comparison: Comparison) -> list[tuple[str, dict[str, str], str]]:
-    """Per run: its name, what it was made by in words, its config as text."""
+    """Per run: name, entries of `made_by` as text, config as JSON."""
     found = []
     for name, run in comparison.runs.items():
         made_by = dict(run["made_by"])

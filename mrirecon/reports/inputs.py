@@ -1,4 +1,4 @@
-"""What a report shows beside the scores: pictures of reconstructions, and the curves of a training run."""
+"""Reads what a report shows beside scores: gallery pictures and TensorBoard curves."""
 
 import base64
 import json
@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mrirecon.errors import InputError
+from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
 
-CURVES = ("train/loss", "val/ssim", "val/psnr", "val/nmse", "lr")
+CURVES = ("train/loss", *(f"val/{name}" for name in MAIN_SCORES), "lr")
 EVENTS = "events.out.tfevents.*"
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -24,7 +25,7 @@ class Picture(NamedTuple):
 
 
 def read_gallery(folder: Path) -> list[Picture]:
-    """The pictures that `folder/gallery.json` lists, in its order.
+    """Pictures listed in `folder/gallery.json`, in its order.
 
     Raises InputError where the list or a picture is missing, or lies outside the folder.
     """
@@ -49,12 +50,12 @@ def _data_url(folder: Path, name: str) -> str:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}): make the gallery again") from error
     if not content.startswith(_PNG):
-        raise InputError(f"{path}: expected a PNG picture, but it is none: make the gallery again")
+        raise InputError(f"{path}: is not a PNG file: make the gallery again")
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
 def caption(entry: Mapping[str, Any]) -> str:
-    """What a picture shows, in words."""
+    """Caption of a gallery picture."""
     about = [entry.get("kind"), entry.get("name")]
     about.append(f"slice {entry['slice_num']}" if entry.get("slice_num") is not None else None)
     about += [entry.get("acquisition"), entry.get("mask") or _times(entry.get("acceleration")), entry.get("condition")]
@@ -68,11 +69,11 @@ def _times(acceleration: Any) -> str | None:
 
 def _ssim(entry: Mapping[str, Any], key: str, label: str) -> str | None:
     value = entry.get(key)
-    return f"{label} {value:.4f}" if isinstance(value, (int, float)) else None
+    return f"{label} {SCORE_TABLE['ssim'].shown(value)}" if isinstance(value, (int, float)) else None
 
 
 def read_curves(folder: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Steps and values of the quantities in `CURVES` that a run's TensorBoard events hold."""
+    """Steps and values of each tag in `CURVES` found in the TensorBoard events below a folder."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for events in sorted({file.parent for file in folder.rglob(EVENTS)}):
         accumulator = EventAccumulator(str(events), size_guidance={"scalars": 0})  # all of them

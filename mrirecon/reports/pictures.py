@@ -17,15 +17,15 @@ _GAP = 4
 
 
 def window_of(image: Tensor) -> float:
-    """The upper end of an image's display window: its 99.7th percentile, so that a bright vessel does not darken it."""
+    """Upper end of the display window: the 99.7th percentile, so that bright vessels do not darken the image."""
     value = float(torch.quantile(image.float().flatten(), 0.997))
     return value if value > 0 else 1.0
 
 
 def panels(zero_filled: Tensor, pred: Tensor, target: Tensor | None) -> list[tuple[str, Tensor]]:
-    """Captioned images in one window, scaled to 0..1: zero-filled, reconstruction and, where known, target and error.
+    """Captioned images scaled to 0..1: zero-filled, reconstruction and, given a target, target and error.
 
-    The window is the target's (without one, the reconstruction's), so it does not move while a model learns.
+    All share the target's display window (without a target, the reconstruction's), which is constant during training.
     (y x) each -> (y x) each
     """
     window = window_of(pred if target is None else target)
@@ -36,7 +36,7 @@ def panels(zero_filled: Tensor, pred: Tensor, target: Tensor | None) -> list[tup
 
 
 def row(images: Sequence[tuple[str, Tensor]], min_side: int = 192, font_size: int = FONT_SIZE) -> np.ndarray:
-    """Images side by side under captions, small ones enlarged.  [(caption, (y x) in 0..1)] -> uint8 (h w)"""
+    """Images side by side with captions above; small ones are enlarged.  [(caption, (y x) in 0..1)] -> uint8 (h w)"""
     factor = max(1, -(-min_side // min(images[0][1].shape)))
     tiles = [_tile(caption, image, factor, font_size) for caption, image in images]
     return np.concatenate(tiles, axis=1)

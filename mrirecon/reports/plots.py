@@ -1,4 +1,4 @@
-"""The figures of a report, as SVG that stands inside a page and takes the page's text colour."""
+"""Figures of a report as inline SVG in the page's text colour."""
 
 import hashlib
 import html
@@ -14,12 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from mrirecon.reports.statistics import Interval
+from mrirecon.reports.statistics import ConfidenceInterval
 
 Values = Mapping[str, Sequence[float | None]]
 Curve = tuple[Sequence[float], Sequence[float]]
 
-# Legible on white and on near black; markers and dashes tell the runs apart without colour.
+# Legible on white and near-black; markers and dashes distinguish runs without colour.
 _COLOURS = ("#7f8a96", "#3182ce", "#dd6b20", "#2f9e6e", "#c2528b", "#8a68d0", "#a68a1c", "#2a9fae")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", "--", "-.", ":")
@@ -34,19 +34,19 @@ _STYLE: dict[Any, Any] = {
 
 
 def dash_of(run: int) -> str:
-    """The kind of line of the n-th run in every figure."""
+    """Line style of the n-th run in every figure."""
     return _DASHES[run % len(_DASHES)]
 
 
 def colour_of(run: int) -> str:
-    """The colour of the n-th run in every figure."""
+    """Colour of the n-th run in every figure."""
     return _COLOURS[run % len(_COLOURS)]
 
 
 def distribution(values: Values, label: str, description: str) -> str:
-    """A score of every volume and the box of each run.  run -> (volume), the same volumes in each  -> SVG
+    """Box plot of a score per run with a point per volume.  run -> (volume), the same volumes in each  -> SVG
 
-    Few volumes are joined by lines from run to run; very many are shown by the shape of their density instead.
+    Up to 30 volumes are joined by lines from run to run; more than 400 points are shown as a density instead.
     """
 
     def draw(ax: Axes) -> None:
@@ -82,7 +82,7 @@ def _distribution_of_run(ax: Axes, place: int, column: np.ndarray) -> None:
 
 
 def along_slices(curves: Mapping[str, Sequence[Curve]], label: str, description: str) -> str:
-    """A score over the position of the slice in its volume, 0 to 1: the mean of each run.  run -> volumes  -> SVG"""
+    """Mean score of each run over the slice position, 0 to 1.  run -> volumes  -> SVG"""
     grid = np.linspace(0, 1, 21)
 
     def draw(ax: Axes) -> None:
@@ -99,9 +99,9 @@ def along_slices(curves: Mapping[str, Sequence[Curve]], label: str, description:
 
 
 def along_conditions(
-    places: Sequence[str], runs: Mapping[str, Sequence[Interval | None]], label: str, description: str
+    places: Sequence[str], runs: Mapping[str, Sequence[ConfidenceInterval | None]], label: str, description: str
 ) -> str:
-    """Means with their intervals at each condition.  run -> (condition)  -> SVG"""
+    """Means with error bars per condition.  run -> (condition)  -> SVG"""
 
     def draw(ax: Axes) -> None:
         for number, (name, intervals) in enumerate(runs.items()):
@@ -121,15 +121,15 @@ def along_conditions(
     return svg_panel(draw, description)
 
 
-def _reach(found: Interval) -> tuple[float, float]:
-    """How far the interval goes below and above its mean; a mean without one has no bar."""
+def _reach(found: ConfidenceInterval) -> tuple[float, float]:
+    """Lengths of the error bar below and above the mean; 0 without an interval."""
     if found.low is None or found.high is None:
         return 0.0, 0.0
     return max(0.0, found.mean - found.low), max(0.0, found.high - found.mean)
 
 
 def learning_curve(curves: Mapping[str, tuple[int, Curve]], label: str, description: str) -> str:
-    """A quantity over training steps.  run -> (place of the run in the report, (steps, values))  -> SVG"""
+    """A quantity over training steps.  run -> (index of the run, (steps, values))  -> SVG"""
 
     def draw(ax: Axes) -> None:
         for name, (place, (steps, values)) in curves.items():
@@ -157,9 +157,9 @@ def _short(name: str, most: int = 18) -> str:
 
 
 def svg_panel(draw: Callable[[Axes], None], description: str, width: float = 3.7, height: float = 2.7) -> str:
-    """One panel, sizes in inches.  description: what stands for it where it cannot be seen"""
+    """One panel as SVG. width, height: inches. description: its text alternative."""
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # The page's fonts draw the text; matplotlib's own, which it measures with, may lack a letter of a name.
+        # The page's fonts draw the text; matplotlib measures it with its own font, which may lack a glyph.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.patch.set_alpha(0)
@@ -167,14 +167,14 @@ def svg_panel(draw: Callable[[Axes], None], description: str, width: float = 3.7
         draw(figure.add_subplot(facecolor="none"))
         written = io.StringIO()
         figure.savefig(
-            written, format="svg", bbox_inches="tight", pad_inches=0.04,  # the layout forgets labels that are turned
+            written, format="svg", bbox_inches="tight", pad_inches=0.04,  # constrained layout ignores rotated labels
             metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
         )  # fmt: skip
     return _embeddable(written.getvalue(), description)
 
 
 def _embeddable(svg: str, description: str) -> str:
-    """An SVG for the inside of a page: its names are its own, its ink is the page's, its style ends with it."""
+    """The SVG for embedding in a page: ids prefixed, ink replaced by the page's text colour, style blocks removed."""
     prefix = f"plot-{hashlib.sha256(svg.encode()).hexdigest()[:8]}-"
     box = re.search(r'viewBox="[-\d. ]+"', svg)
     assert box is not None

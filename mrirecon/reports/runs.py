@@ -1,4 +1,4 @@
-"""Evaluations as they were written to metrics.json, and whether two of them may be compared at all."""
+"""Reads and checks evaluations (metrics.json), and checks that they may be compared."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from mrirecon.errors import ConfigError, InputError
 
 Run = dict[str, Any]
-Key = tuple[str, str, str, str]
+VolumeKey = tuple[str, str, str, str]
 
 _MAX_BYTES = 1 << 30
 _NEEDED: dict[str, type | tuple[type, ...]] = {"name": str, "acquisition": str, "acceleration": (int, float)}
@@ -18,15 +18,15 @@ _SHOWN_OF_DATA = ("num_slices", "acquisition", "data_range")
 
 
 def read_run(path: Path) -> Run:
-    """The content of a metrics.json, or of the one in a run's folder.
+    """Content of a metrics.json, given by its path or its folder.
 
-    Raises ConfigError where there is none, InputError where it is no evaluation.
+    Raises ConfigError where the file is missing, InputError where it is not an evaluation.
     """
     file = path / "metrics.json" if path.is_dir() else path
     if not file.is_file():
         raise ConfigError(f"{path}: expected the folder of an evaluation or its metrics.json, but {file} is no file")
     if file.stat().st_size > _MAX_BYTES:
-        raise InputError(f"{file}: {file.stat().st_size} bytes are too many for an evaluation: give a metrics.json")
+        raise InputError(f"{file}: {file.stat().st_size} bytes are too many for a metrics.json: give another file")
     try:
         run = json.loads(file.read_bytes(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -36,12 +36,12 @@ def read_run(path: Path) -> Run:
 
 
 def check_run(run: Any, name: str) -> None:
-    """Raises InputError where an evaluation lacks what a comparison needs; `name` is how the message calls it."""
+    """Raises InputError where an evaluation lacks an entry that comparing needs. name: what the message calls it."""
     if not isinstance(run, dict) or not isinstance(run.get("volumes"), list) or not run["volumes"]:
         raise InputError(f"{name}: expected the scores of an evaluation, but there is no list of volumes: give another")
     for part in ("conventions", "made_by"):
         if not isinstance(run.get(part), dict):
-            raise InputError(f"{name}: `{part}` is missing: it cannot be told how the scores were made; evaluate again")
+            raise InputError(f"{name}: `{part}` is missing, which states how the scores were made: evaluate again")
     if not isinstance(run["made_by"].get("data_sha256"), str):
         raise InputError(f"{name}: made_by.data_sha256, the fingerprint of the data, is missing: evaluate again")
     if not isinstance(run["made_by"].get(_OTHERS, {}), dict):
@@ -49,7 +49,7 @@ def check_run(run: Any, name: str) -> None:
     for number, volume in enumerate(run["volumes"]):
         _check_volume(volume, f"{name}: volumes[{number}]")
     if len(volumes_of(run)) < len(run["volumes"]):
-        raise InputError(f"{name}: a volume is there twice with one mask and condition: evaluate again")
+        raise InputError(f"{name}: a volume occurs twice with the same mask and condition: evaluate again")
 
 
 def _check_volume(volume: Any, place: str) -> None:
@@ -76,55 +76,55 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
 
 
-def key_of(volume: Mapping[str, Any]) -> Key:
-    """What volumes of two evaluations are paired by: folder, name, mask, condition."""
+def volume_key(volume: Mapping[str, Any]) -> VolumeKey:
+    """Key by which volumes of two evaluations are paired: folder, name, mask, condition."""
     folder, name, mask, condition = (str(volume.get(key) or "") for key in ("folder", "name", "mask", "condition"))
     return folder, name, mask, condition
 
 
-def volumes_of(run: Run) -> dict[Key, dict[str, Any]]:
-    """The volumes of an evaluation by their key, in their order."""
-    return {key_of(volume): volume for volume in run["volumes"]}
+def volumes_of(run: Run) -> dict[VolumeKey, dict[str, Any]]:
+    """Volumes of an evaluation by key, in file order."""
+    return {volume_key(volume): volume for volume in run["volumes"]}
 
 
-def describe(key: Key) -> str:
-    """A key in words.  -> "file1.h5, mask 8x, noise 0.5" """
+def describe(key: VolumeKey) -> str:
+    """A key for people.  -> "file1.h5, mask 8x, noise 0.5" """
     folder, name, mask, condition = key
     path = f"{folder}/{name}" if folder else name
     return ", ".join(filter(None, (path, mask and f"mask {mask}", condition)))
 
 
 def score_of(volume: Mapping[str, Any], score: str) -> float | None:
-    """A score of a volume; None where it is undefined."""
+    """Score of a volume; None where undefined."""
     value = volume.get(score)
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def in_common(runs: Mapping[str, Run]) -> tuple[dict[str, Run], tuple[str, ...]]:
-    """The runs with their volumes under the conditions that all have, and the conditions that only some have.
+    """Runs reduced to the conditions they share, and the conditions that only some of them have.
 
-    Raises ConfigError where no condition is in all.
+    Raises ConfigError where they share none.
     """
-    conditions = {name: dict.fromkeys(key_of(volume)[3] for volume in run["volumes"]) for name, run in runs.items()}
+    conditions = {name: dict.fromkeys(volume_key(volume)[3] for volume in run["volumes"]) for name, run in runs.items()}
     everything = dict.fromkeys(condition for found in conditions.values() for condition in found)
     shared = [condition for condition in everything if all(condition in found for found in conditions.values())]
     if not shared:
         have = "; ".join(f"{name} has {', '.join(map(condition_text, found))}" for name, found in conditions.items())
         raise ConfigError(f"the runs have no condition in common: {have}; evaluate all under one of them")
     kept = {
-        name: run | {"volumes": [volume for volume in run["volumes"] if key_of(volume)[3] in shared]}
+        name: run | {"volumes": [volume for volume in run["volumes"] if volume_key(volume)[3] in shared]}
         for name, run in runs.items()
     }
     return kept, tuple(condition for condition in everything if condition not in shared)
 
 
 def condition_text(condition: str) -> str:
-    """A condition in words; "" is none.  -> "undisturbed" """
+    """Name of a condition for people.  -> "undisturbed" """
     return condition or "undisturbed"
 
 
 def check_comparable(runs: Mapping[str, Run]) -> None:
-    """Raises ConfigError, naming the first difference, unless all were scored by one convention on one data set."""
+    """Raises ConfigError, naming the first difference, unless conventions, data and masks of all runs agree."""
     for (name, run), (other_name, other) in pairwise(runs.items()):
         who = f"{name} and {other_name} cannot be compared"
         _check_conventions(who, run["conventions"], other["conventions"])
@@ -155,7 +155,7 @@ def _check_data(who: str, run: Run, other: Run) -> None:
 
 def _check_fingerprints(who: str, one: Mapping[str, Any], other: Mapping[str, Any], conditions: Set[str]) -> None:
     if one["data_sha256"] != other["data_sha256"]:
-        # Fingerprints were once of the volumes of all data sets together.
+        # Older versions took one fingerprint over the volumes of all data sets.
         cure = _DATA if all(_OTHERS in side for side in (one, other)) else f"{_DATA}, with this version"
         raise ConfigError(f"{who}: made_by.data_sha256 is {one['data_sha256']} and {other['data_sha256']}; {cure}")
     ours, theirs = (side.get(_OTHERS) or {} for side in (one, other))

@@ -1,4 +1,4 @@
-"""How sure a mean over volumes is: bootstrap intervals and a signed-rank test, with the patient as the unit."""
+"""Bootstrap confidence intervals of means over volumes and a signed-rank test, with the patient as the unit."""
 
 import math
 import warnings
@@ -11,23 +11,23 @@ from scipy import stats
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9999
 MIN_PAIRS = 6
-"""Fewer pairs than this cannot give a two-sided signed-rank p below .05: with five the smallest is .0625."""
+"""With fewer pairs a two-sided signed-rank p cannot be below .05: with five the smallest is .0625."""
 
-_BATCH = 1 << 20  # numbers drawn at a time: bounds the memory, whatever the number of volumes
+_BATCH = 1 << 20  # resampled numbers held at a time; bounds memory
 
 
-class Interval(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """A mean with its confidence interval."""
 
     mean: float
-    low: float | None  # None: one unit alone says nothing about its spread
+    low: float | None  # None: a single value has no interval
     high: float | None
     num_units: int  # patients where known, else volumes
     method: str  # "BCa", "percentile", "constant" or "none"
 
     @property
     def contains_zero(self) -> bool:
-        """True where zero cannot be told from the mean; also where there is no interval."""
+        """Whether zero lies in the interval; True without an interval."""
         return self.low is None or self.high is None or self.low <= 0 <= self.high
 
 
@@ -35,33 +35,32 @@ class SignedRank(NamedTuple):
     """A Wilcoxon signed-rank test."""
 
     p_value: float | None
-    reason: str  # why there is none, else ""
+    reason: str  # why p_value is None, else ""
 
 
-def mean_interval(values: Sequence[float], units: Sequence[Hashable], seed: int = 0) -> Interval:
-    """The mean of values and its 95 % bootstrap interval.
+def mean_interval(values: Sequence[float], units: Sequence[Hashable], seed: int = 0) -> ConfidenceInterval:
+    """Mean of values and its 95 % bootstrap interval.
 
-    Values of one unit (the volumes of one patient) are drawn together, because they are alike; every value keeps the
-    same weight in the mean. The interval is BCa (doi:10.1080/01621459.1987.10478410) where that exists, else
-    percentile.
+    Values of one unit (the volumes of one patient) are resampled together, since they are correlated; every value has
+    the same weight in the mean. BCa interval (doi:10.1080/01621459.1987.10478410) where it exists, else percentile.
     """
     sums, counts = _per_unit(values, units)
     mean = math.fsum(sums) / int(counts.sum())
     if len(sums) < 2:
-        return Interval(mean, None, None, len(sums), "none")
+        return ConfidenceInterval(mean, None, None, len(sums), "none")
     if np.ptp(sums / counts) == 0:
-        return Interval(mean, mean, mean, len(sums), "constant")
+        return ConfidenceInterval(mean, mean, mean, len(sums), "constant")
     for method in ("BCa", "percentile"):
         low, high = _bootstrap(sums, counts, method, seed)
         if math.isfinite(low) and math.isfinite(high):
             break
-    return Interval(mean, low, high, len(sums), method)
+    return ConfidenceInterval(mean, low, high, len(sums), method)
 
 
 def signed_rank(differences: Sequence[float], units: Sequence[Hashable]) -> SignedRank:
-    """Wilcoxon's two-sided test of paired differences around zero; a unit counts once, by its mean difference.
+    """Two-sided Wilcoxon signed-rank test of paired differences; each unit enters once, with its mean difference.
 
-    Pairs without a difference are left out, as Wilcoxon did.
+    Differences of zero are left out, as in Wilcoxon's original test.
     """
     sums, counts = _per_unit(differences, units)
     pairs = sums / counts
@@ -74,7 +73,7 @@ def signed_rank(differences: Sequence[float], units: Sequence[Hashable]) -> Sign
 
 
 def _per_unit(values: Sequence[float], units: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
-    """The sum and the number of the values of each unit, in the order of their first value.  -> (unit), (unit)"""
+    """Sum and number of the values per unit, in order of first appearance.  -> (unit), (unit)"""
     grouped: dict[Hashable, list[float]] = {}
     for value, unit in zip(values, units, strict=True):
         grouped.setdefault(unit, []).append(value)
@@ -82,9 +81,9 @@ def _per_unit(values: Sequence[float], units: Sequence[Hashable]) -> tuple[np.nd
 
 
 def _bootstrap(sums: np.ndarray, counts: np.ndarray, method: str, seed: int) -> tuple[float, float]:
-    """The ends of the interval; not finite where the method gives none."""
+    """Ends of the interval; not finite where the method has none."""
     with warnings.catch_warnings():
-        # Where BCa divides by zero scipy warns and gives NaN, which is what is asked for here.
+        # Where BCa divides by zero scipy warns and returns NaN, which the caller handles.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
         found = stats.bootstrap(

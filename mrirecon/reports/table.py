@@ -1,26 +1,25 @@
-"""Scores as a table for people: a row for each condition, mask, acquisition and model."""
+"""Prints scores as a table: a row per condition, mask, acquisition and model."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-_FORMATS = {"ssim": ".4f", "psnr": ".2f", "nmse": ".4f"}
-_HEADS = {"ssim": "SSIM", "psnr": "PSNR dB", "nmse": "NMSE"}
+from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE, Score
 
 
 def print_scores(title: str, reports: Mapping[str, Mapping[str, Any]]) -> None:
-    """One table: the cells of the `grid` of metrics.json, a row for each report under its name."""
+    """Prints the `grid` of each report as one table. reports: contents of metrics.json by name of the model."""
     first = next(iter(reports.values()))
-    scores = [score for score in _FORMATS if score in first]
+    scores = [SCORE_TABLE[name] for name in MAIN_SCORES if name in first]
     words = [key for key in ("condition", "mask") if any(cell[key] for cell in first["grid"])]
     table = Table(title=escape(title), title_justify="left")
     for column in (*words, "acquisition", "model"):
         table.add_column(column)
-    for column in ("volumes", "accel.", *map(_HEADS.__getitem__, scores)):
+    for column in ("volumes", "accel.", *(score.heading for score in scores)):
         table.add_column(column, justify="right")
     for cells in zip(*(report["grid"] for report in reports.values()), strict=True):
         for name, cell in zip(reports, cells, strict=True):
@@ -33,8 +32,8 @@ def print_scores(title: str, reports: Mapping[str, Mapping[str, Any]]) -> None:
     _print_remarks(console, reports)
 
 
-def _numbers(cell: Mapping[str, Any], scores: list[str]) -> list[str]:
-    shown = ["-" if cell[score] is None else format(cell[score], _FORMATS[score]) for score in scores]
+def _numbers(cell: Mapping[str, Any], scores: Sequence[Score]) -> list[str]:
+    shown = (score.shown(cell[score.name]) for score in scores)
     return [str(cell["num_volumes"]), f"{cell['acceleration']:.2f}", *shown]
 
 
@@ -47,6 +46,6 @@ def _print_remarks(console: Console, reports: Mapping[str, Mapping[str, Any]]) -
     if how["slices"] != "all":
         console.print(f"Scored {how['slices']}.")
     rows = [row for report in reports.values() for row in report["volumes"]]
-    num_undefined = sum(score in _FORMATS for row in rows for score in row.get("undefined", ()))
+    num_undefined = sum(score in MAIN_SCORES for row in rows for score in row.get("undefined", ()))
     if num_undefined:
         console.print(f"{num_undefined} scores are undefined (reasons in metrics.json) and left out of the means.")

@@ -1,4 +1,4 @@
-"""A comparison in words and in tables of text: what is better, what is within noise, how sure that is."""
+"""A comparison as text: tables, verdicts (better, or within noise) and cautions."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,15 +8,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mrirecon.reports.comparison import SCORES, Comparison, Difference, Group, Mean
+from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
+from mrirecon.reports.comparison import Comparison, Difference, Group, Mean
 from mrirecon.reports.runs import condition_text
-from mrirecon.reports.statistics import MIN_PAIRS, Interval
-
-_MAIN = ("ssim", "psnr", "nmse")
+from mrirecon.reports.statistics import MIN_PAIRS, ConfidenceInterval
 
 
 class DifferenceRow(NamedTuple):
-    """A difference in words, cell by cell."""
+    """Cells of a table row for one difference."""
 
     volumes: str
     runs: str
@@ -27,22 +26,23 @@ class DifferenceRow(NamedTuple):
     pairs: str
 
 
-def number(value: float, score: str, signed: bool = False) -> str:
-    """A score, or a difference of two, as it is shown.  -> "0.7531", "+1.20" """
-    return format(value, ("+" if signed else "") + SCORES[score].form)
-
-
-def range_text(interval: Interval, score: str, signed: bool = False) -> str:
-    """The ends of an interval, or why there is none.  -> "[0.71, 0.79]" """
+def range_text(interval: ConfidenceInterval, score: str, signed: bool = False) -> str:
+    """Ends of an interval, or "no interval".  -> "[0.71, 0.79]" """
     if interval.low is None or interval.high is None:
         return "no interval"
-    return f"[{number(interval.low, score, signed)}, {number(interval.high, score, signed)}]"
+    low, high = (SCORE_TABLE[score].shown(end, signed=signed) for end in (interval.low, interval.high))
+    return f"[{low}, {high}]"
+
+
+def _signed(interval: ConfidenceInterval, score: str) -> str:
+    """A mean difference with its interval.  -> "+0.0123 [+0.0100, +0.0150]" """
+    return f"{SCORE_TABLE[score].shown(interval.mean, signed=True)} {range_text(interval, score, True)}"
 
 
 def best_runs(group: Group, score: str) -> set[str]:
-    """The runs whose mean is shown as the best of a group; none where all are shown alike."""
+    """Runs whose mean, rounded as shown, is the best of a group; empty where all are equal."""
     shown = {
-        name: number(mean.interval.mean * SCORES[score].sign, score)
+        name: SCORE_TABLE[score].shown(mean.interval.mean * SCORE_TABLE[score].sign)
         for name, mean in group.means[score].items()
         if mean.interval is not None
     }
@@ -52,7 +52,7 @@ def best_runs(group: Group, score: str) -> set[str]:
 
 
 def verdict(difference: Difference) -> str:
-    """What a difference means, in a few words."""
+    """Verdict on a difference, such as "within noise"."""
     interval, better = difference.interval, difference.better
     if interval is None:
         return "not comparable: no volume has the score in both"
@@ -68,7 +68,7 @@ def verdict(difference: Difference) -> str:
 
 
 def p_text(difference: Difference) -> str:
-    """The p-value, or why there is none."""
+    """The p-value, or the reason why there is none."""
     if difference.test is None:
         return "-"
     p = difference.test.p_value
@@ -76,7 +76,7 @@ def p_text(difference: Difference) -> str:
 
 
 def units_text(group: Group) -> str:
-    """How many volumes a group has, of how many patients.  -> "12 volumes of 4 patients" """
+    """Number of volumes of a group, and of patients where that differs.  -> "12 volumes of 4 patients" """
     text = _plural(group.num_scans, "volume")
     if group.is_one_patient:
         return f"{text} of 1 patient"
@@ -88,7 +88,7 @@ def _plural(count: int, noun: str) -> str:
 
 
 def summary(comparison: Comparison) -> str:
-    """One paragraph: what was scored, each run's first score, and every pair of runs over all volumes."""
+    """One paragraph: volumes, mean of the first score per run, every pair of runs over all volumes, cautions."""
     group = comparison.overall
     return " ".join(
         [_scored(comparison), *(_pair(comparison, d.first, d.second) for d in _pairs(group)), *cautions(group)]
@@ -96,7 +96,7 @@ def summary(comparison: Comparison) -> str:
 
 
 def left_out_text(comparison: Comparison) -> str:
-    """Which conditions were not compared, and why; nothing where all were."""
+    """Sentence naming the conditions that were not compared; "" where all were."""
     conditions = ", ".join(map(condition_text, comparison.left_out))
     return f"Not in all runs, and so left out: {conditions}." if conditions else ""
 
@@ -111,27 +111,27 @@ def _scored(comparison: Comparison) -> str:
     if score is None:
         return f"{over} the runs have no score in common."
     means = [f"{name} {_mean_text(mean, score)}" for name, mean in group.means[score].items()]
-    return f"{over} the mean {SCORES[score].label} is: {', '.join(means)}."
+    return f"{over} the mean {SCORE_TABLE[score].heading} is: {', '.join(means)}."
 
 
 def _mean_text(mean: Mean, score: str) -> str:
     if mean.interval is None:
         return "undefined"
-    return f"{number(mean.interval.mean, score)} {range_text(mean.interval, score)}"
+    return f"{SCORE_TABLE[score].shown(mean.interval.mean)} {range_text(mean.interval, score)}"
 
 
 def _pair(comparison: Comparison, first: str, second: str) -> str:
-    """The main scores of two runs in a sentence."""
+    """Sentence comparing two runs by the main scores."""
     parts = []
     for score in main_scores(comparison):
         (d,) = (d for d in comparison.overall.differences[score] if (d.first, d.second) == (first, second))
-        shown = f"{number(d.interval.mean, score, True)} {range_text(d.interval, score, True)} " if d.interval else ""
-        parts.append(f"{SCORES[score].label} {shown}({verdict(d)})")
+        shown = f"{_signed(d.interval, score)} " if d.interval else ""
+        parts.append(f"{SCORE_TABLE[score].heading} {shown}({verdict(d)})")
     return f"{second} against {first}: {'; '.join(parts)}."
 
 
 def cautions(group: Group) -> Iterator[str]:
-    """What a reader must know before believing the numbers of a group."""
+    """Warnings on the numbers of a group: few units, one patient, undefined scores."""
     if group.is_one_patient:
         yield "All volumes are of one patient: the intervals tell how these differ, nothing of other patients."
     if group.num_units == 1:
@@ -152,11 +152,11 @@ def print_comparison(comparison: Comparison) -> None:
     console.print(_means_table(comparison, groups))
     if len(comparison.runs) > 1:
         console.print(_differences_table(comparison, groups))
-    rest = [SCORES[score].label for score in comparison.scores if score not in main_scores(comparison)]
+    rest = [SCORE_TABLE[score].heading for score in comparison.scores if score not in main_scores(comparison)]
     if rest and len(comparison.runs) > 1:
         console.print(f"Differences of {', '.join(rest)} are in the report: --output DIR.")
     for score in comparison.not_in_all:
-        console.print(f"{SCORES[score].label} is not in all runs and was not compared.")
+        console.print(f"{SCORE_TABLE[score].heading} is not in all runs and was not compared.")
     if comparison.left_out:
         console.print(escape(left_out_text(comparison)), soft_wrap=True)
     console.print(escape(summary(comparison)), soft_wrap=True)
@@ -164,7 +164,7 @@ def print_comparison(comparison: Comparison) -> None:
 
 def _means_table(comparison: Comparison, groups: list[Group]) -> Table:
     table = Table(title="Means over volumes [95 % bootstrap interval]", title_justify="left")
-    for column in ("volumes", "run", "n", "accel.", *(SCORES[score].label for score in comparison.scores)):
+    for column in ("volumes", "run", "n", "accel.", *(SCORE_TABLE[score].heading for score in comparison.scores)):
         table.add_column(column, justify="right" if column in ("n", "accel.") else "left")
     for group in groups:
         for name in comparison.runs:
@@ -178,7 +178,7 @@ def _cell(group: Group, score: str, name: str) -> str:
     mean = group.means[score][name]
     if mean.interval is None:
         return "-"
-    shown = number(mean.interval.mean, score)
+    shown = SCORE_TABLE[score].shown(mean.interval.mean)
     if name in best_runs(group, score):
         shown = f"[bold]{shown}[/]"
     undefined = f" ({mean.num_undefined} undefined)" if mean.num_undefined else ""
@@ -198,18 +198,18 @@ def _differences_table(comparison: Comparison, groups: list[Group]) -> Table:
 
 
 def main_scores(comparison: Comparison) -> Sequence[str]:
-    """The scores that are spoken of first: SSIM, PSNR and NMSE where runs have them."""
-    return [name for name in _MAIN if name in comparison.scores] or comparison.scores
+    """Those of `MAIN_SCORES` that all runs have; without any of them, all their scores."""
+    return [name for name in MAIN_SCORES if name in comparison.scores] or comparison.scores
 
 
 def difference_row(group: Group, difference: Difference) -> DifferenceRow:
-    """A difference as it stands in a table."""
+    """Table row of a difference."""
     interval, score = difference.interval, difference.score
     return DifferenceRow(
         volumes=group.title,
         runs=f"{difference.second} - {difference.first}",
-        score=SCORES[score].label,
-        mean=f"{number(interval.mean, score, True)} {range_text(interval, score, True)}" if interval else "-",
+        score=SCORE_TABLE[score].heading,
+        mean=_signed(interval, score) if interval else "-",
         verdict=verdict(difference),
         p_value=p_text(difference),
         pairs=f"{difference.num_pairs}" + (f" ({difference.num_dropped} undefined)" if difference.num_dropped else ""),

@@ -1,1 +1,1 @@
-"""Everything made up: head phantom, coils, random fields, simulation from images, and the data sets written of them."""
+"""Synthetic data: head phantom, coils, random fields, simulation from images, and data sets written from them."""

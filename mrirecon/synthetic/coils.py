@@ -1,4 +1,4 @@
-"""Receive fields of loops around the field of view, by Biot and Savart."""
+"""Coil sensitivities of loops around the field of view, by the Biot-Savart law."""
 
 import math
 
@@ -11,9 +11,9 @@ from mrirecon.synthetic.random_fields import uniform
 
 
 def draw_sens_maps(num_samples: int, z: Tensor, num_coils: int, generator: Generator) -> Tensor:
-    """Receive fields of loops on an ellipse around the head; root sum of squares 1 on average.
+    """Random coil sensitivities of loops on an ellipse around the head.  z (slice) -> complex (slice coil n n)
 
-    Lengths are in halves of the field of view.  z (slice) -> complex (slice coil n n)
+    Their root sum of squares is 1 on average. z: in halves of the field of view.
     """
     size = (num_samples, num_samples)
     maps = _coarse_fields(draw_loops(num_coils, generator), size, z)
@@ -21,10 +21,9 @@ def draw_sens_maps(num_samples: int, z: Tensor, num_coils: int, generator: Gener
 
 
 def unit_sens_maps(loops: Tensor, size: tuple[int, int], z: Tensor) -> Tensor:
-    """Receive fields of loops, divided by their root sum of squares, which is 1 in every pixel then.
+    """Coil sensitivities with root sum of squares 1.  loops (coil corner 3), (y, x), z (slice) -> (slice coil y x)
 
-    One loop alone would leave a phase that turns around the points where its field vanishes, so a single coil is a
-    uniform one.  loops (coil corner 3), (y, x), z (slice) -> complex (slice coil y x)
+    A single coil is uniform: normalised, one loop would leave a phase that winds around the zeros of its field.
     """
     if len(loops) == 1:
         return torch.ones(len(z), 1, *size, dtype=torch.complex64)
@@ -34,12 +33,12 @@ def unit_sens_maps(loops: Tensor, size: tuple[int, int], z: Tensor) -> Tensor:
 
 
 def draw_loops(num_coils: int, generator: Generator) -> Tensor:
-    """Corners of loops on an ellipse around the z axis, each a little off its place.  -> (coil corner 3)"""
+    """Corners of loops on an ellipse around the z axis, at slightly random positions.  -> (coil corner 3)"""
     return torch.stack([_loop(coil, num_coils, generator) for coil in range(num_coils)])
 
 
 def _coarse_fields(loops: Tensor, size: tuple[int, int], z: Tensor) -> Tensor:
-    """The fields vary slowly: they are computed on a coarse grid and interpolated.  -> complex (slice coil m n)"""
+    """Fields on a coarse grid, enough since they vary slowly.  -> complex (slice coil m n)"""
     y, x = (torch.linspace(-1, 1 - 2 / samples, max(samples // 8, 8)) for samples in size)
     grid = torch.stack(torch.broadcast_tensors(x, y[:, None], z[:, None, None]), dim=-1)
     return _receive_field(loops, grid).movedim(0, 1)
@@ -53,7 +52,7 @@ def _enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _loop(coil: int, num_coils: int, generator: Generator, num_corners: int = 16) -> Tensor:
-    """Corners of one loop facing the middle of the head.  -> (corner 3)"""
+    """Corners of one loop facing the centre of the head.  -> (corner 3)"""
     angle = 2 * math.pi * (coil + uniform(generator, 0.3, 0.7)) / num_coils
     outward = torch.tensor([math.cos(angle), math.sin(angle), 0.0])
     along = torch.tensor([-math.sin(angle), math.cos(angle), 0.0])
@@ -68,6 +67,6 @@ def _receive_field(wires: Tensor, points: Tensor) -> Tensor:
     corners = wires.reshape(len(wires), *(1,) * (points.ndim - 1), -1, 3)
     current = corners.roll(-1, -2) - corners
     reach = points[..., None, :] - corners - current / 2
-    weight = (reach.square().sum(-1) + 0.02).pow(-1.5)  # a wire has a thickness: no infinity at its centre
+    weight = (reach.square().sum(-1) + 0.02).pow(-1.5)  # finite thickness of the wire: no singularity
     (cx, cy, cz), (rx, ry, rz) = current.unbind(-1), reach.unbind(-1)
     return torch.complex(((cy * rz - cz * ry) * weight).sum(-1), -((cz * rx - cx * rz) * weight).sum(-1))

@@ -29,15 +29,15 @@ UNIT = 1e-4
 """Signal of a tissue of intensity 1 where the coils' root sum of squares is 1; targets peak at a few of these."""
 
 FINER = 2
-"""Samples of the continuous anatomy per pixel and direction."""
+"""Samples of the anatomy per pixel and direction."""
 
 Point = tuple[float, float, float]
 Points = tuple[Tensor, Tensor, Tensor]
 
 ACQUISITIONS = ("AXT1", "AXT2", "AXFLAIR", "AXT1POST")
-"""The contrasts, in the names of fastMRI's brain files."""
+"""Contrasts, named as in fastMRI's brain files."""
 
-# Relative signal of each tissue, in the order of ACQUISITIONS. Fresh blood is bright in T1 and gone before a T2 echo.
+# Relative signal of each tissue per contrast, as in ACQUISITIONS. Flowing blood is bright in T1, dark in T2.
 INTENSITIES = {
     "skin": (0.5, 0.4, 0.4, 0.6),
     "fat": (0.72, 0.42, 0.45, 0.66),
@@ -54,7 +54,7 @@ INTENSITIES = {
 
 @dataclass(frozen=True)
 class Organ:
-    """An ellipsoid of one tissue; `angle` turns it in the slice plane, in radians; a paired one is mirrored in x."""
+    """An ellipsoid of one tissue. angle: rotation in the slice plane, radians. paired: with a copy mirrored in x."""
 
     tissue: str
     centre: Point
@@ -63,7 +63,7 @@ class Organ:
     paired: bool = True
 
 
-# Painted in this order, the later over the earlier.
+# Painted in this order; later organs cover earlier ones.
 ORGANS = (
     Organ("csf", (0.36, -0.02, 0.02), (0.16, 0.012, 0.12), 0.25),  # Sylvian fissure
     Organ("deep", (0.25, -0.04, 0.02), (0.045, 0.16, 0.15), -0.18),  # putamen
@@ -87,7 +87,7 @@ class Phantom(NamedTuple):
 
 
 class CoilImages(NamedTuple):
-    """What the coils see before sampling, on the fine grid."""
+    """Image and coil sensitivities before sampling, on the fine grid."""
 
     image: Tensor  # complex64 (slice y x)
     sens_maps: Tensor  # complex64 (slice coil y x)
@@ -103,11 +103,11 @@ def simulate(
     snr: float,
     generator: Generator,
 ) -> Phantom:
-    """One noisy, fully sampled volume of a new head.  -> kspace (slice coil 2*recon_size width), target (slice y x)
+    """Noisy, fully sampled volume of a random head.  -> kspace (slice coil 2*recon_size width), target (slice y x)
 
-    `snr` is the mean signal inside the head (root sum of squares over coils, without noise) over `noise_std`, the
-    standard deviation of the real and of the imaginary part in a pixel of a coil image, or in a sample of its k-space.
-    `recon_size` is the width and height of the target, `width` the number of phase encoding columns, at least as many.
+    snr: mean signal inside the head (root sum of squares over coils, without noise) over `noise_std`, the standard
+    deviation of the real, and of the imaginary, part of a k-space sample or of a pixel of a coil image.
+    recon_size: width and height of the target. width: number of phase encoding columns, at least `recon_size`.
     """
     coil_images = simulate_coil_images(acquisition, recon_size, num_slices, num_coils, generator)
     kspace = acquire(coil_images, (2 * recon_size, width))
@@ -120,7 +120,7 @@ def simulate(
 def simulate_coil_images(
     acquisition: str, recon_size: int, num_slices: int, num_coils: int, generator: Generator
 ) -> CoilImages:
-    """The complex image of a new head and the coils around it, without noise, on the fine grid of the field of view.
+    """Complex image and coil sensitivities of a random head, without noise, on the fine grid of the field of view.
 
     -> image (slice y x), sens_maps (slice coil y x), y = x = FINER * recon_size
     """
@@ -135,31 +135,31 @@ def simulate_coil_images(
 
 
 def acquire(coil_images: CoilImages, size: tuple[int, int]) -> Tensor:
-    """What a scan of `size` (h, w) samples of every coil's k-space, without noise.  -> complex64 (slice coil h w)"""
+    """Noise-free k-space of all coils, sampled at `size` (h, w).  -> complex64 (slice coil h w)"""
     images = coil_images.image[:, None] * coil_images.sens_maps
     rows, columns = (FINER * n - m for n, m in zip(size, images.shape[-2:], strict=True))
-    # The head ends inside the fine grid: zeros are what lies in the rest of the sampled field of view.
+    # The head lies inside the fine grid, so the rest of the sampled field of view is zero.
     padded = functional.pad(images, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
-    # Orthonormal on a grid of FINER^2 more points, each of which stands for 1 / FINER^2 of a pixel.
+    # The transform is orthonormal on a grid with FINER^2 times as many points, each 1 / FINER^2 of a pixel.
     kspace = fft2c(padded) / FINER
     (h, w), (top, left) = size, (FINER * n // 2 - n // 2 for n in size)
     return kspace[..., top : top + h, left : left + w]
 
 
 def mean_signal(coil_images: CoilImages) -> Tensor:
-    """Mean of the root sum of squares over coils inside the head, all slices.  -> ()"""
-    magnitude = coil_images.image[..., ::4, ::4].abs()  # a sixteenth of the samples is plenty
+    """Mean over the head of the root sum of squares of the coil images.  -> ()"""
+    magnitude = coil_images.image[..., ::4, ::4].abs()  # a sixteenth of the samples suffices
     return (magnitude * rss(coil_images.sens_maps[..., ::4, ::4]))[magnitude > 0].mean()
 
 
 def emulate_single_coil(kspace: Tensor, target: Tensor, num_iterations: int = 10) -> Tensor:
-    """One coil's k-space: the fixed complex combination of all coils whose magnitude image is nearest to the target.
+    """Emulated single-coil k-space (arXiv:1811.08026).  kspace (slice coil h w), target (slice y x) -> (slice h w)
 
-    Least squares, as fastMRI's emulated single coil (arXiv:1811.08026); the target has no phase, so the
-    combination's own is taken in turns with the fit.  kspace (slice coil h w), target (slice y x) -> (slice h w)
+    A fixed complex combination of the coils, fitted so that its magnitude image is the target (least squares). The
+    target has no phase, so phase and weights are updated alternately.
     """
     images = center_crop(ifft2c(kspace), (target.shape[-2], target.shape[-1]))
-    columns, wanted = images.movedim(1, -1).flatten(0, -2)[::3], target.flatten()[::3]  # every third pixel is plenty
+    columns, wanted = images.movedim(1, -1).flatten(0, -2)[::3], target.flatten()[::3]  # every third pixel suffices
     gram = columns.mH @ columns
     weights = torch.exp(-1j * columns.sum(0).angle())
     for _ in range(num_iterations):
@@ -169,7 +169,7 @@ def emulate_single_coil(kspace: Tensor, target: Tensor, num_iterations: int = 10
 
 
 def draw_head(axis: Tensor, z: Tensor, intensities: dict[str, float], generator: Generator) -> Tensor:
-    """Tissue signal of a new head, zero outside.  axis (n), z (slice) -> (slice n n)"""
+    """Tissue signal of a random head, zero outside.  axis (n), z (slice) -> (slice n n)"""
     points = _head_points(axis, z, generator)
     head_axes = (uniform(generator, 0.62, 0.69), uniform(generator, 0.77, 0.85), uniform(generator, 0.82, 0.9))
     depth = _ellipsoid_depth(points, (0.0, 0.0, 0.0), head_axes)
@@ -184,19 +184,19 @@ def draw_head(axis: Tensor, z: Tensor, intensities: dict[str, float], generator:
 
 
 class Canvas:
-    """An image that tissues are painted on, each with the share of the sample that it covers."""
+    """An image on which tissues are painted with partial volume at their edges."""
 
     def __init__(self, image: Tensor, pixel: float, intensities: dict[str, float]) -> None:
         self.image, self.pixel, self.intensities = image, pixel, intensities
 
     def paint(self, tissue: str, depth: Tensor) -> None:
-        """Paint where `depth`, the distance to the tissue's edge, is positive; the edge falls off over one sample."""
+        """Paints where `depth`, the signed distance to the tissue's edge, is positive; the edge is one sample wide."""
         covered = (depth / self.pixel + 0.5).clamp_(0, 1)
         self.image = torch.lerp(self.image, torch.tensor(self.intensities[tissue]), covered)
 
 
 def _paint_scalp_and_skull(canvas: Canvas, depth: Tensor, thickness: Tensor) -> Tensor:
-    """Skin, fat, the three layers of the skull, and CSF inside. Returns the depth below the brain's surface."""
+    """Paints skin, fat, three skull layers and CSF. Returns the depth below the surface of the brain."""
     canvas.paint("skin", depth)
     depth = depth - SKIN
     for tissue, layer in (("fat", FAT * thickness), ("bone", TABLE), ("marrow", DIPLOE * thickness), ("bone", TABLE)):
@@ -209,7 +209,7 @@ def _paint_scalp_and_skull(canvas: Canvas, depth: Tensor, thickness: Tensor) -> 
 def _paint_brain(
     canvas: Canvas, depth: Tensor, points: Points, axis: Tensor, z: Tensor, generator: Generator
 ) -> Tensor:
-    """The folded cortex around white matter. Returns the distance to the nearest pial surface, positive in tissue."""
+    """Paints folded cortex and white matter. Returns the distance to the pial surface, positive in tissue."""
     folds = draw_waves(uniform(generator, 0.24, 0.3), generator, 60)(axis, axis, z)
     slow = draw_waves(0.5, generator)(axis, axis, z)
     below_sulci = (depth - SULCAL_DEPTH * (1 + 0.2 * slow)).clamp_min(0)
@@ -221,13 +221,13 @@ def _paint_brain(
 
 
 def _fissure_distance(points: Points) -> Tensor:
-    """Distance to the cleft between the hemispheres, which the corpus callosum interrupts."""
+    """Distance to the fissure between the hemispheres, which the corpus callosum interrupts."""
     callosum = _ellipsoid_depth(points, (0.0, 0.0, 0.0), (0.3, 0.42, 0.3))
     return points[0].abs() + callosum.clamp_min(0) - 0.8 * SULCUS
 
 
 def _paint_organs(canvas: Canvas, points: Points, generator: Generator) -> None:
-    size = uniform(generator, 0.8, 1.25)  # ventricles and nuclei differ more between heads than the heads do
+    size = uniform(generator, 0.8, 1.25)  # ventricles and nuclei vary more in size than heads
     for organ in ORGANS:
         for side in (1.0, -1.0) if organ.paired else (1.0,):
             x, y, z = (c + uniform(generator, -0.012, 0.012) for c in organ.centre)
@@ -239,7 +239,7 @@ def _paint_organs(canvas: Canvas, points: Points, generator: Generator) -> None:
 def _paint_vessels_and_lesions(
     canvas: Canvas, brain_depth: Tensor, pia: Tensor, axis: Tensor, z: Tensor, generator: Generator
 ) -> None:
-    """Vessels follow the curves where two fields vanish; lesions are the rare peaks of a third, in white matter."""
+    """Paints vessels along curves where two random fields vanish, and lesions at peaks of a third in white matter."""
     one, two = (_distance_to_zero(draw_waves(0.3, generator, 40)(axis, axis, z), canvas.pixel) for _ in range(2))
     canvas.paint(
         "vessel",
@@ -251,7 +251,7 @@ def _paint_vessels_and_lesions(
 
 
 def _head_points(axis: Tensor, z: Tensor, generator: Generator) -> Points:
-    """Where each sample lies in a straight, symmetric head; the drawn one is tilted, shifted, bent.  3 x (slice n n)"""
+    """Position of each sample in the symmetric reference head: undoes tilt, shift and bending.  3 x (slice n n)"""
     angle, shift_x, shift_y = (uniform(generator, -a, a) for a in (0.12, 0.04, 0.03))
     x, y = axis - shift_x, axis[:, None] - shift_y
     cos, sin = math.cos(angle), math.sin(angle)
@@ -276,6 +276,6 @@ def _distance_to_zero(field: Tensor, pixel: float) -> Tensor:
 
 
 def _slope(field: Tensor, pixel: float) -> Tensor:
-    """Length of the in-plane gradient, kept above zero.  (slice n n) -> (slice n n)"""
+    """Magnitude of the in-plane gradient, bounded away from zero.  (slice n n) -> (slice n n)"""
     dy, dx = torch.gradient(field, spacing=pixel, dim=(-2, -1))
     return torch.hypot(dy, dx).clamp_min(1e-3)

@@ -1,4 +1,4 @@
-"""The phantom data set: simulated heads, written once in the fastMRI layout, read by what reads fastMRI."""
+"""The phantom data set: simulated heads, written once in the fastMRI layout."""
 
 import json
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from mrirecon.synthetic import head as phantom
 from mrirecon.synthetic.written_set import COILS, SPLITS, Count, Job, Plan, WrittenSet
 
 VERSION = 1
-"""Raise it when the same parameters give other numbers: older folders are then refused, not used."""
+"""Increase when the same parameters give other numbers, so that older folders are refused."""
 
 
-class Volume(NamedTuple):
-    """One volume of the set, before it is simulated."""
+class PhantomVolume(NamedTuple):
+    """Parameters of one volume of the set."""
 
     split: str
     number: int
@@ -32,22 +32,22 @@ class Volume(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """The same in the multi-coil and in the single-coil folder, and so is the mask drawn from it."""
+        """File name, the same in the multi-coil and single-coil folders, and so the mask seeded by it."""
         return f"phantom_{self.split}_{self.number:04d}_{self.acquisition}.h5"
 
     def paths(self, root: Path) -> dict[str, Path]:
-        """Its file for each kind of coil."""
+        """Path of its file per kind of coil."""
         return {coils: root / f"{coils}_{self.split}" / self.file_name for coils in COILS}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhantomSet:
-    """Which volumes there are. The same parameters give the same set; a volume depends on seed, split and number only.
+    """Parameters of a phantom data set, which determine it; a volume depends on its seed, split and number.
 
-    snr: mean signal inside the head over the standard deviation of the noise, see `physics.phantom.simulate`.
-    acceleration, center_fraction: of a test volume's random mask, which is seeded by its file name.
-    matrix_sizes: (size of the target, number of phase encoding columns), taken in turns; readout is twice the target.
-    Raises ConfigError for a parameter that cannot work.
+    snr: mean signal inside the head over the standard deviation of the noise, see `synthetic.head.simulate`.
+    acceleration, center_fraction: of the random mask of a test volume, seeded by its file name.
+    matrix_sizes: (target size, phase encoding columns), used in turn; the readout is twice the target.
+    Raises ConfigError for an invalid parameter.
     """
 
     seed: int = 0
@@ -62,7 +62,7 @@ class PhantomSet:
     matrix_sizes: Sequence[Sequence[int]] = ((128, 128), (144, 160))
 
     def __post_init__(self) -> None:
-        # Plain tuples, whatever list type came: they are compared with the manifest's.
+        # Plain tuples, to compare with the manifest.
         object.__setattr__(self, "matrix_sizes", tuple((int(n), int(w)) for n, w in self.matrix_sizes))
         least = {
             "seed": 0,
@@ -82,32 +82,28 @@ class PhantomSet:
             self._check_center(width)
 
     def _check_center(self, width: int) -> None:
-        """Refuses a fully sampled centre of nothing, or all that the acceleration leaves: fastMRI divides by zero."""
+        """Raises ConfigError where the centre has no columns, or all sampled ones: fastMRI would divide by zero."""
         num_low = round(width * self.center_fraction)
         most = f"some columns, but fewer than 1/{self.acceleration} (acceleration) of {width}"
         good = self.acceleration == 1 or 0 < num_low * self.acceleration < width
         _expect(good, "center_fraction", most, self.center_fraction)
 
     @property
-    def volumes(self) -> list[Volume]:
-        """Every volume of the set, in the order of writing."""
+    def volumes(self) -> list[PhantomVolume]:
+        """Volumes of the set in writing order."""
         counts = zip(SPLITS, (self.num_train, self.num_val, self.num_test), strict=True)
         return [self._volume(split, number) for split, count in counts for number in range(count)]
 
     def is_complete(self, root: Path) -> bool:
-        """Whether `root` holds this very set, whole: its manifest says so, and every file has its size."""
+        """Whether `root` holds this set completely, see `WrittenSet.is_complete`."""
         return self._written(root).is_complete(self._names(root))
 
     def folder(self, root: Path) -> Path:
-        """Where the set lies, written or not."""
+        """Folder of the set, written or not."""
         return Path(root)
 
     def write(self, root: Path, progress: Count | None = None) -> Path:
-        """Writes what is missing of the set below `root`, and returns it; `progress` gets (volumes done, in total).
-
-        Interrupted at any moment, it can be run again; of two processes the second waits, and finds the set complete.
-        Raises ConfigError where `root` holds anything else, which is never overwritten.
-        """
+        """Writes missing files of the set below `root`, see `WrittenSet.write`. Raises ConfigError.  -> `root`"""
         root = Path(root)
         self._written(root).write(lambda: self._plan(root), progress, self._names(root))
         return root
@@ -119,32 +115,32 @@ class PhantomSet:
     def _plan(self, root: Path) -> Plan:
         return Plan([self._job(root, volume) for volume in self.volumes])
 
-    def _job(self, root: Path, volume: Volume) -> Job:
+    def _job(self, root: Path, volume: PhantomVolume) -> Job:
         return Job([*volume.paths(root).values()], lambda: self._write_volume(root, volume))
 
     def _names(self, root: Path) -> list[str]:
-        """Every file of the set, by its path below `root`."""
+        """Paths of all files of the set, relative to `root`."""
         paths = (path for volume in self.volumes for path in volume.paths(Path(root)).values())
         return [path.relative_to(root).as_posix() for path in paths]
 
-    def _volume(self, split: str, number: int) -> Volume:
+    def _volume(self, split: str, number: int) -> PhantomVolume:
         rounds, contrast = divmod(number, len(phantom.ACQUISITIONS))
-        # Shifted by one at every round of contrasts, so that each contrast comes in each size.
+        # Shifted by one per round of contrasts, so that each contrast occurs in each size.
         recon_size, width = self.matrix_sizes[(number + rounds) % len(self.matrix_sizes)]
-        return Volume(split, number, phantom.ACQUISITIONS[contrast], recon_size, width)
+        return PhantomVolume(split, number, phantom.ACQUISITIONS[contrast], recon_size, width)
 
-    def _write_volume(self, root: Path, volume: Volume) -> None:
+    def _write_volume(self, root: Path, volume: PhantomVolume) -> None:
         paths = volume.paths(root)
         kspace, target, _ = self.simulate(volume)
         single = phantom.emulate_single_coil(kspace, target)
         rss, size = {"reconstruction_rss": target.numpy()}, (volume.recon_size, volume.recon_size)
         esc = {"reconstruction_esc": center_crop(ifft2c(single), size).abs().numpy()}
         self._write_file(volume, paths["multicoil"], kspace.numpy(), rss)
-        # Both targets, as in fastMRI's knee files; the first one gives the file its attribute `max`.
+        # Both targets, as in fastMRI's knee files; the first gives the attribute `max`.
         self._write_file(volume, paths["singlecoil"], single.numpy(), esc | rss)
 
-    def simulate(self, volume: Volume) -> phantom.Phantom:
-        """The fully sampled volume, the same at every call."""
+    def simulate(self, volume: PhantomVolume) -> phantom.Phantom:
+        """Fully sampled volume; deterministic."""
         return phantom.simulate(
             volume.acquisition,
             volume.recon_size,
@@ -155,7 +151,9 @@ class PhantomSet:
             generator=phantom.volume_generator(self.seed, SPLITS.index(volume.split), volume.number),
         )
 
-    def _write_file(self, volume: Volume, path: Path, kspace: np.ndarray, targets: dict[str, np.ndarray]) -> None:
+    def _write_file(
+        self, volume: PhantomVolume, path: Path, kspace: np.ndarray, targets: dict[str, np.ndarray]
+    ) -> None:
         mask, attrs = None, None
         if volume.split == "test":
             mask_func = RandomMaskFunc([self.center_fraction], [self.acceleration])

@@ -25,13 +25,13 @@ from mrirecon.synthetic.written_set import SPLITS, Count, Job, Plan, WrittenSet
 log = logging.getLogger(__name__)
 
 VERSION = 1
-"""Raise it when the same parameters give other numbers: older folders are then refused, not used."""
+"""Increase when the same parameters give other numbers, so that older folders are refused."""
 
-# Slices with a smaller share of object are air, or the last shreds of it.
+# Slices with a smaller share of object pixels count as empty.
 _LEAST_OBJECT = 0.02
-# The slices that are chosen spread over this middle part: beyond it a head is scalp or neck.
+# Chosen slices are spread over this middle part of the volume; beyond it a head is scalp or neck.
 _MIDDLE = 0.7
-# Where the middle of the coils lies on average, in halves of the field of view.
+# Mean centre of the coils along z, in halves of the field of view.
 _COIL_MIDDLE = 0.25
 
 _TRAINED_ON = (
@@ -41,7 +41,7 @@ _TRAINED_ON = (
 
 
 class Looked(NamedTuple):
-    """A source that was read once and can be used."""
+    """A source that was read and is usable, with its chosen slices."""
 
     source: ImageSource
     file_name: str
@@ -52,18 +52,18 @@ class Looked(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedSet:
-    """How k-space is made from images. The same images and settings give the same set.
+    """Settings of a data set simulated from images; images and settings determine it.
 
-    output: the folder to write to; None is data/simulated/, in a folder named by the images and these settings.
-    num_coils: 1 is a uniform coil, and single-coil files are written as well. seed: of phase, coils, noise, splits.
-    snr: mean signal inside the object over the standard deviation of the noise, see `physics.simulation`.
-    slice_axis: axial, coronal, sagittal, or native, the plane that the slices were stored in.
-    num_slices: of a volume, evenly spread over its middle part; None takes all. Those without object are left out.
-    matrix: the k-space (readout, phase encoding) that is kept around its centre; None keeps the image's size.
-    acquisition: the label of the files; None takes the description of a DICOM series, or SIM.
-    val_fraction, test_fraction: of the subjects, at least one where not 0; one or two subjects serve all splits.
-    on_bad_image: "error" stops at an image that cannot be used, "skip" leaves it out and says so.
-    Raises ConfigError for a parameter that cannot work.
+    output: folder to write to; None: below data/simulated/, named by a digest of images and settings.
+    num_coils: 1: a uniform coil, and single-coil files are written too. seed: of phase, coils, noise, splits.
+    snr: mean signal inside the object over the standard deviation of the noise, see `synthetic.simulation`.
+    slice_axis: axial, coronal, sagittal, or native: the plane the slices are stored in.
+    num_slices: per volume, evenly spread over its middle part; None: all. Slices without object are left out.
+    matrix: size (readout, phase encoding) of the centre of k-space that is kept; None: size of the image.
+    acquisition: label of the files; None: description of the DICOM series, else SIM.
+    val_fraction, test_fraction: of the subjects, at least one unless 0; one or two subjects are in all splits.
+    on_bad_image: "error": stop at an unusable image; "skip": leave it out and log it.
+    Raises ConfigError for an invalid parameter.
     """
 
     output: str | None
@@ -79,7 +79,7 @@ class SimulatedSet:
     on_bad_image: str
 
     def __post_init__(self) -> None:
-        if self.matrix is not None:  # a plain tuple, whatever list type came: it is compared with the manifest's
+        if self.matrix is not None:  # a plain tuple, to compare with the manifest
             object.__setattr__(self, "matrix", tuple(int(side) for side in self.matrix))
         _expect(self.num_coils >= 1, "num_coils", "at least 1", self.num_coils)
         _expect(0 < self.snr < math.inf, "snr", "a positive number", self.snr)
@@ -101,16 +101,16 @@ class SimulatedSet:
         _expect(self.on_bad_image in ("error", "skip"), "on_bad_image", "error or skip", self.on_bad_image)
 
     def folder(self, root: Path) -> Path:
-        """Where the set made from the images below `root` lies, written or not: known to every process."""
+        """Folder of the set made from the images below `root`, written or not."""
         root = Path(root)
         return self._written(root, images.list_files(root)[0]).root
 
     def write(self, root: Path, progress: Count | None = None) -> Path:
-        """Writes what is missing of the set made from the images below `root`, or from that file; the folder of it.
+        """Writes missing files of the set made from the images below `root` (or the one file).  -> its folder
 
-        `progress` gets (steps done, in total): every image is looked at once, then written. Interrupted at any moment,
-        it can be run again; of two processes the second waits. Raises InputError for images that cannot be used, and
-        ConfigError where the folder holds anything else, which is never overwritten.
+        progress: gets (steps done, in total); an image is a step of reading, then one of writing. Can be interrupted
+        and run again; a second process waits. Raises InputError for unusable images, ConfigError where the folder
+        holds other data, which is never overwritten.
         """
         root, count = Path(root), progress or (lambda done, total: None)
         paths, num_ignored = images.list_files(root)
@@ -131,7 +131,7 @@ class SimulatedSet:
         return written.root
 
     def simulate(self, source: ImageSource, slices: Sequence[int]) -> Simulation:
-        """The fully sampled volume of some slices of a source, the same at every call."""
+        """Fully sampled volume of some slices of a source; deterministic."""
         volume = source.read(self.slice_axis)
         level = object_level(torch.from_numpy(volume.values))
         matrix = None if self.matrix is None else (self.matrix[0], self.matrix[1])
@@ -156,7 +156,7 @@ class SimulatedSet:
             kind="simulated",
             parameters=parameters,
             key="data.writer.output",
-            num_workers=2,  # each holds the k-space of a volume
+            num_workers=2,  # each holds the k-space of a volume in memory
         )
 
     # Looking
@@ -183,7 +183,7 @@ class SimulatedSet:
         return Plan(jobs, record)
 
     def _look_at_all(self, sources: Sequence[ImageSource], count: Count) -> tuple[list[Looked], dict[str, str]]:
-        """Reads every source once, so that nothing is written where something is wrong."""
+        """Reads every source before anything is written. Returns usable sources, and reasons by name of the others."""
         names = file_names([source.name for source in sources])
         looked: list[Looked] = []
         bad: dict[str, str] = {}
@@ -233,7 +233,7 @@ class SimulatedSet:
                 kspace.numpy() if multi else kspace[:, 0].numpy(),
                 {"reconstruction_rss" if multi else "reconstruction_esc": target.numpy()},
                 acquisition=self.acquisition or item.source.label or "SIM",
-                patient_id=f"simulated-{digest(item.source.subject)}",  # a digest: it may be the name of a patient
+                patient_id=f"simulated-{digest(item.source.subject)}",  # a digest, since it may be a patient's name
                 recon_size=(target.shape[-2], target.shape[-1]),
                 extra_attrs=self._attrs(item),
             )
@@ -249,7 +249,7 @@ class SimulatedSet:
 
 
 def choose_slices(filled: Sequence[int] | np.ndarray, num_slices: int | None) -> tuple[int, ...]:
-    """Some of the slices, evenly spread over their middle part; all where None, or where there are no more."""
+    """`num_slices` slices, evenly spread over the middle part of `filled`; all for None or too few."""
     if num_slices is None or num_slices >= len(filled):
         return tuple(int(i) for i in filled)
     middle = max(num_slices, round(_MIDDLE * len(filled)))
@@ -259,7 +259,7 @@ def choose_slices(filled: Sequence[int] | np.ndarray, num_slices: int | None) ->
 
 
 def _positions(volume: ImageVolume, slices: Sequence[int]) -> torch.Tensor:
-    """Where the slices lie along the coils' axis, in halves of the field of view, the middle slice in the middle."""
+    """Positions of slices along the coils' axis, in halves of the field of view; the volume is centred on the coils."""
     num_slices, y, x = volume.values.shape
     across, along_y, along_x = volume.voxel_size
     half_view = (y * along_y + x * along_x) / 4

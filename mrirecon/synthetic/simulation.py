@@ -1,4 +1,4 @@
-"""Multi-coil k-space simulated from magnitude images: made-up phase and coils, noise at a stated ratio."""
+"""Simulates multi-coil k-space from magnitude images, with random phase and coils, and noise of a given SNR."""
 
 import math
 from typing import NamedTuple
@@ -23,11 +23,11 @@ class Simulation(NamedTuple):
 
 
 def object_level(images: Tensor) -> float:
-    """The value above which a pixel counts as object: a tenth of the 99th percentile of what is positive.
+    """Threshold between background and object: a tenth of the 99th percentile of positive pixels.  (slice y x) -> ()
 
-    The background of a scan is noise or ghosts well below that.  (slice y x) -> infinity where nothing is positive
+    Noise and ghosts in the background are well below it. Infinity where no pixel is positive.
     """
-    thinned = images[:, ::2, ::2]  # a quarter of the pixels is plenty
+    thinned = images[:, ::2, ::2]  # a quarter of the pixels suffices
     positive = thinned[thinned > 0]
     if len(positive) == 0:
         return math.inf
@@ -46,10 +46,10 @@ def simulate_from_images(
 ) -> Simulation:
     """Noisy, fully sampled k-space of magnitude images.  images (slice y x), z (slice) -> kspace (slice coil h w)
 
-    z: where the slices lie, in halves of the field of view; the middle of the coils is near 0.25.
-    level: pixels above it are the object. matrix: the k-space (h, w) that is kept around its centre, None for all.
-    snr: mean of the images inside the object over `noise_std`, the standard deviation of the real and of the imaginary
-    part of the noise in a pixel of a coil image; the transform is orthonormal, so in a sample of k-space as well.
+    z: positions of the slices, in halves of the field of view; the coils are centred near 0.25. level: pixels above it
+    are the object. matrix: size (h, w) of the centre of k-space that is kept; None: all.
+    snr: mean of the images inside the object over `noise_std`, the standard deviation of the real, and of the
+    imaginary, part of the noise in a pixel of a coil image or, since the transform is orthonormal, in a k-space sample.
     """
     noise_std = float(images[images > level].mean()) / snr
     whole = (images.shape[-2], images.shape[-1])
@@ -58,7 +58,7 @@ def simulate_from_images(
     loops = draw_loops(num_coils, generator)
     kspace = torch.empty(len(images), num_coils, h, w, dtype=torch.complex64)
     target = torch.empty(len(images), h, w)
-    # Slice by slice: the coil images of a whole volume in several copies would not fit everywhere.
+    # Slice by slice, to bound the memory for coil images.
     for i, image in enumerate(images):
         coil_images = torch.polar(image, phase[i]) * unit_sens_maps(loops, whole, z[i : i + 1])[0]
         noise = torch.view_as_complex(torch.randn(num_coils, h, w, 2, generator=generator))
@@ -68,7 +68,7 @@ def simulate_from_images(
 
 
 def image_phase(size: tuple[int, int], z: Tensor, generator: Generator) -> Tensor:
-    """A smooth phase, radians: a polynomial of second order in the plane, and a smooth random field.  -> (slice y x)"""
+    """Smooth phase in radians: in-plane polynomial of second order plus a smooth random field.  -> (slice y x)"""
     y, x = (torch.linspace(-1, 1, samples) for samples in size)
     across, along, mixed = (uniform(generator, -0.8, 0.8) for _ in range(3))
     bowl = across * x.square() + along * y[:, None].square() + mixed * x * y[:, None]
@@ -76,8 +76,8 @@ def image_phase(size: tuple[int, int], z: Tensor, generator: Generator) -> Tenso
 
 
 def sample(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """The middle of the k-space of images, scaled so that their brightness stays.  (*b y x) -> complex (*b h w)"""
-    # Zero frequency lies at n // 2, so that odd and even sizes start at other places than in a centre crop of images.
+    """Centre of the k-space of images, scaled so that the image intensity is kept.  (*b y x) -> complex (*b h w)"""
+    # Zero frequency is at n // 2, so the start differs from that of `center_crop` for odd sizes.
     top, left = (n // 2 - m // 2 for n, m in zip(images.shape[-2:], size, strict=True))
     kept = fft2c(images)[..., top : top + size[0], left : left + size[1]]
     return kept * math.sqrt(math.prod(size) / math.prod(images.shape[-2:]))

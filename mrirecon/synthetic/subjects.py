@@ -1,4 +1,4 @@
-"""Which split a subject goes to, and plain names for what its images are written to."""
+"""Assigns subjects to splits and images to file names."""
 
 import json
 import re
@@ -14,9 +14,9 @@ from mrirecon.synthetic.written_set import SPLITS
 def split_subjects(
     subjects: Sequence[str], val_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, set[str]]:
-    """The subjects of each split, none in two of them; one or two subjects are all in all of them.
+    """Disjoint sets of subjects per split; with one or two subjects, all of them in every split.
 
-    The order in which they are dealt is that of a digest, so that it is the same on every machine.
+    Subjects are ordered by a digest, so the split is the same on every machine.
     """
     if len(subjects) < 3:
         parts = zip(SPLITS, (1.0, val_fraction, test_fraction), strict=True)
@@ -29,18 +29,18 @@ def split_subjects(
 
 
 def file_names(names: Sequence[str]) -> list[str]:
-    """A file name for each source, plain and of its own: the mask of a scan is drawn from it."""
+    """Unique file name per source, without special characters; a scan's mask is seeded by it."""
     short = [plain(re.sub(r"(?i)\.(nii|nii\.gz|dcm|ima)$", "", name)) for name in names]
-    lowered = [name.lower() for name in short]  # some file systems do not tell cases apart
+    lowered = [name.lower() for name in short]  # some file systems ignore case
     pairs = zip(short, names, strict=True)
     return [f"{one}-{digest(name)}.h5" if lowered.count(one.lower()) > 1 else f"{one}.h5" for one, name in pairs]
 
 
 def plain(name: str) -> str:
-    """A name without what some file system or shell minds, and not hidden; of a long one the end."""
+    """The name without special characters or a leading dot; only the last 120 characters of a long one."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[-120:].lstrip(".-_") or "images"
 
 
 def digest(content: Any) -> str:
-    """Twelve hexadecimal digits that stand for some plain data."""
+    """First twelve hexadecimal digits of the sha256 of plain data."""
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

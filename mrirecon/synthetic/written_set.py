@@ -1,4 +1,4 @@
-"""A data set of ours that is written once, in the fastMRI layout: whole or resumed, and never over anybody's data."""
+"""Writes a synthetic data set once, in the fastMRI layout; resumes after interruption, never overwrites other data."""
 
 import fcntl
 import json
@@ -22,14 +22,14 @@ Count = Callable[[int, int], None]
 
 
 class Job(NamedTuple):
-    """One volume to write: its files, which appear under their names only when they are complete, and how."""
+    """One volume to write: its files, and the function that writes them atomically."""
 
     paths: Sequence[Path]
     write: Callable[[], None]
 
 
 class Plan(NamedTuple):
-    """What a set consists of, and what else its manifest should tell."""
+    """Volumes of a set, and further entries of its manifest."""
 
     jobs: Sequence[Job]
     record: Mapping[str, Any] = {}
@@ -39,8 +39,8 @@ class Plan(NamedTuple):
 class WrittenSet:
     """A folder that holds one data set, with a manifest of its parameters and files.
 
-    kind: for the names of manifest and lock; the set is "a {kind} data set" in messages. parameters: plain data; the
-    same parameters give the same set. key: the setting that names the folder. num_workers: volumes made at a time.
+    kind: prefix of the names of manifest and lock, and of the data set in messages. parameters: plain data that
+    determine the set. key: name of the setting that gives the folder. num_workers: volumes written in parallel.
     """
 
     root: Path
@@ -50,9 +50,9 @@ class WrittenSet:
     num_workers: int = field(default=4, compare=False)
 
     def is_complete(self, names: Collection[str] | None = None) -> bool:
-        """Whether the folder holds this very set, whole: its manifest says so, and every file has its size.
+        """Whether the folder holds this set completely: same parameters, and every file with its recorded size.
 
-        names: the files that there must be, where they are known without looking at the manifest.
+        names: files expected; None: those of the manifest.
         """
         manifest = self.manifest()
         if manifest is None or manifest["parameters"] != self.parameters:
@@ -62,15 +62,14 @@ class WrittenSet:
         return whole and bool(files) and (names is None or files.keys() == set(names))
 
     def manifest(self) -> dict[str, Any] | None:
-        """The record of the set in the folder, None where there is none.  Raises ConfigError where it is damaged."""
+        """Manifest of the set in the folder; None without one. Raises ConfigError where it is damaged."""
         return self._read_json(self._manifest)
 
     def write(self, plan: Callable[[], Plan], progress: Count | None, names: Collection[str] | None = None) -> None:
-        """Writes what is missing; `progress` gets (volumes done, volumes in total), from 0 on.
+        """Writes missing files; `progress` gets (volumes done, volumes in total), from 0 on.
 
-        plan: asked for only where something has to be written. Interrupted at any moment, writing can be run again; of
-        two processes the second waits, and finds the set complete. Raises ConfigError where the folder holds anything
-        else, which is never overwritten.
+        plan: called only where something has to be written. Can be interrupted and run again; a second process waits
+        for the first. Raises ConfigError where the folder holds other data, which is never overwritten.
         """
         if self.is_complete(names):
             return
@@ -117,10 +116,10 @@ class WrittenSet:
                 )
 
     def _write_volumes(self, jobs: Sequence[Job], progress: Count) -> dict[str, int]:
-        """Writes what is not there. Returns the size of every file by its path below the folder."""
+        """Writes missing files. Returns the size of every file by its path below the folder."""
         sizes = (self.manifest() or {"files": {}})["files"]
         paths = {path.relative_to(self.root).as_posix(): path for job in jobs for path in job.paths}
-        # A file that lost its size since the manifest was written is damaged.
+        # A file whose size differs from the manifest is damaged.
         _clear_folders(
             self.root, [path for name, path in paths.items() if _size(path) not in (None, sizes.get(name, _size(path)))]
         )
@@ -134,7 +133,7 @@ class WrittenSet:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One process at a time; the others wait. The lock goes with its process, however that ends."""
+        """Exclusive lock on the folder; other processes wait. Released when the process ends."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             file = (self.root / f".{self.kind}.lock").open("w")
@@ -173,7 +172,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _clear_folders(root: Path, damaged: list[Path]) -> None:
-    """Makes the folders, and removes what is damaged and what a killed process left in them."""
+    """Creates the folders, removes damaged files and temporary files of killed processes."""
     for path in damaged:
         path.unlink()
     for folder in _folders(root):
@@ -188,9 +187,9 @@ def _size(path: Path) -> int | None:
 
 @contextmanager
 def _workers(most: int) -> Iterator[ThreadPoolExecutor]:
-    """A few threads, each simulating a volume of its own; what has not begun when the block fails never begins.
+    """Thread pool with a volume per thread; pending volumes are cancelled on failure.
 
-    Torch's own threads gain nothing on arrays this small, and stall where another process keeps a core busy.
+    torch uses one thread meanwhile: more gain nothing on arrays this small, and stall on a busy core.
     """
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -5,6 +5,7 @@ A loss states `needs`, the optional fields of a `Sample` that it compares with: 
 
 import math
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ class TargetLoss(nn.Module):
     needs: Collection[str] = ("target",)
 
     def forward(self, prediction: Prediction, sample: Sample) -> Tensor:
-        """A value for each slice.  -> (b)"""
+        """Loss per slice.  -> (b)"""
         pred, target = prediction.magnitude, sample.target
         if target is None:
             raise ConfigError("loss: compares with a target, and this data has none: choose a loss in k-space")
@@ -51,22 +52,22 @@ class MSELoss(TargetLoss):
 class SSIMLoss(TargetLoss):
     """One minus the mean SSIM: `fastmri.SSIMLoss`.
 
-    Where `data_range` is 0 (a volume without signal) SSIM is not defined; 1, the unit of the network's images, stands
-    in: value and gradient stay finite, the loss is 0 for a black pred, and another pred is drawn towards black.
+    Where `data_range` is 0 (a volume without signal) SSIM is undefined and 1 is used instead: value and
+    gradient stay finite, and the loss is 0 for a zero pred.
     """
 
     def compare(self, pred: Tensor, target: Tensor, data_range: Tensor) -> Tensor:
         """One minus the mean over all windows.  (b y x), (b y x), (b) -> (b)"""
-        # In half precision the variance in a window is lost to rounding, so both images are taken to float32 at least.
+        # float32 or more: in half precision the variance in a window is lost to rounding.
         precision = torch.promote_types(torch.promote_types(pred.dtype, target.dtype), torch.float32)
         unit = torch.where(data_range > 0, data_range, 1.0).to(precision)
-        # Divided by the range first: squared twice, an image in a scanner's units of 1e-8 underflows float32.
+        # Divided by the range first: squared twice, values around 1e-8 would underflow float32.
         scaled_pred, scaled_target = (image.to(precision) / unit[:, None, None] for image in (pred, target))
         return 1 - _mean(ssim_map(scaled_pred, scaled_target, torch.ones_like(unit)))
 
 
 class HeldBackLoss(nn.Module):
-    """Normalised l1 and l2 of k-space where it was held back from the model.
+    """Normalised l1 and l2 error of k-space samples held back from the model.
 
     Yaman et al., doi:10.1002/mrm.28378, Eq. 9. Needs no target, but a model that predicts k-space: it trains on scans
     that were never fully sampled (`splitting=...`).
@@ -87,9 +88,9 @@ class HeldBackLoss(nn.Module):
 
 
 class WeightedSum(nn.Module):
-    """A sum of named losses, each times its weight."""
+    """Weighted sum of named losses."""
 
-    def __init__(self, terms: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
+    def __init__(self, terms: Mapping[str, Any], weights: Mapping[str, float]) -> None:
         super().__init__()
         if not terms or set(terms) != set(weights):
             raise ConfigError(
@@ -101,10 +102,10 @@ class WeightedSum(nn.Module):
                 raise ConfigError(f"loss.weights.{name} must be a finite number, 0 or more, but is {weight}")
         self.terms = nn.ModuleDict(dict(terms.items()))
         self.weights = {name: float(weights[name]) for name in self.terms}
-        self.needs: Collection[str] = sorted({need for loss in terms.values() for need in loss.needs})  # type: ignore[union-attr]
+        self.needs: Collection[str] = sorted(set().union(*(loss.needs for loss in terms.values())))
 
     def forward(self, prediction: Prediction, sample: Sample) -> Tensor:
-        """The weighted sum of the terms.  -> (b)"""
+        """Weighted sum of the terms.  -> (b)"""
         values = [self.weights[name] * loss(prediction, sample) for name, loss in self.terms.items()]
         return torch.stack(values).sum(dim=0)
 
@@ -118,5 +119,5 @@ def _squares(kspace: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor) -> Tensor:
-    """The mean of each image, by rows: no batch and no number of threads changes a bit.  (b y x) -> (b)"""
+    """Mean of each image, summed by rows, so that bits do not depend on batch or threads.  (b y x) -> (b)"""
     return values.sum(dim=-1).sum(dim=-1) / (values.shape[-2] * values.shape[-1])

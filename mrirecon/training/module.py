@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.errors import ConfigError, DivergedError
-from mrirecon.metrics.scores import SCORES
+from mrirecon.metrics.scores import MAIN_SCORES
 from mrirecon.metrics.volume import VolumeScores, mean_score
 from mrirecon.models.base import ReconModel
 from mrirecon.physics.sample import Prediction, Sample
@@ -214,7 +214,7 @@ class ReconModule(pl.LightningModule):
         results = self._finite(self.scores.compute())
         if not self.trainer.sanity_checking:
             self.validated = self.global_step, results
-        values = {f"val/{name}": _or_nan(results[name]) for name in (*SCORES, "loss")}
+        values = {f"val/{name}": _or_nan(results[name]) for name in (*MAIN_SCORES, "loss")}
         self.log_dict(values, prog_bar=True, batch_size=1, sync_dist=True)  # the same on every rank
         self.log_dict(self._by_mask(results["volumes"]), batch_size=1, sync_dist=True)
 
@@ -225,7 +225,7 @@ class ReconModule(pl.LightningModule):
         return {
             f"val/{score}_{mask.replace(' ', '_')}": _or_nan(mean_score(some, score))
             for mask, some in of_mask.items()
-            for score in SCORES
+            for score in MAIN_SCORES
         }
 
     def on_test_epoch_start(self) -> None:

@@ -1,7 +1,7 @@
-"""Optimizers, and rules for optimizers, that torch.optim lacks; one contract: `optimizer(params) -> Optimizer`.
+"""Optimizers and helpers that torch.optim lacks; contract: `optimizer(params) -> Optimizer`.
 
-Two attributes tell the training what an optimizer needs: `full_batch`, one step per epoch with the gradient of the
-whole training set; `reevaluates`, that it asks for the loss and its gradient several times within a step.
+Attributes read by the training: `full_batch`: one step per epoch, on the gradient over the whole training set;
+`reevaluates`: evaluates loss and gradient several times per step.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,9 +16,9 @@ Params = Iterable[Tensor]
 
 
 class GradientDescent(SGD):
-    """Gradient descent in the strict sense: x <- x - lr grad f(x), f the mean loss over all training slices.
+    """Full-batch gradient descent: x <- x - lr grad f(x), f the mean loss over all training slices.
 
-    An optimizer step per epoch. params, lr, weight_decay: as in torch.optim.SGD.
+    One step per epoch. params, lr, weight_decay: as in torch.optim.SGD.
     """
 
     full_batch = True
@@ -36,18 +36,17 @@ class GradientDescent(SGD):
 
 
 class LBFGS(TorchLBFGS):
-    """torch's L-BFGS on the mean loss over all training slices: a step per epoch, of up to `max_iter` iterations."""
+    """torch's L-BFGS on the mean loss over all training slices: one step of up to `max_iter` iterations per epoch."""
 
     full_batch = True
     reevaluates = True
 
 
 class HeavyBall(Optimizer):
-    """Gradient descent with a memory of the last move: x_1 = x_0 - lr grad f(x_0) + momentum (x_0 - x_-1).
+    """Polyak's heavy ball: x_1 = x_0 - lr grad f(x_0) + momentum (x_0 - x_-1).
 
-    Polyak, doi:10.1016/0041-5553(64)90137-5. torch.optim.SGD with momentum keeps v <- momentum v + grad and moves by
-    -lr v. Both are one method while lr stays; after a change of lr the last move here keeps its length, there it is
-    scaled with the new lr.
+    doi:10.1016/0041-5553(64)90137-5. torch.optim.SGD with momentum keeps v <- momentum v + grad and steps by -lr v.
+    Both agree at constant lr; after a change of lr the previous step keeps its length here, and is rescaled there.
     """
 
     def __init__(self, params: Params, lr: float, momentum: float, weight_decay: float = 0.0) -> None:
@@ -60,7 +59,7 @@ class HeavyBall(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; gives what the closure gives."""
+        """Takes one step. Returns the closure's value."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -94,13 +93,13 @@ def muon(
     adamw_eps: float,
     foreach: bool | None,
 ) -> Optimizer:
-    """pytorch_optimizer's Muon for the matrices of the convolutions, AdamW for the rest.
+    """pytorch_optimizer's Muon for convolution weights, AdamW for the rest.
 
-    A weight of (out, in, *kernel) is taken as the matrix (out, in*kernel). Weights with one channel on either side are
-    vectors, as are biases and the parameters of norms: those go to AdamW, as the first and the last layer should
+    A weight (out, in, *kernel) is treated as a matrix (out, in*kernel). AdamW takes biases, parameters of norms, and
+    weights with a single input or output channel, which are the first and the last layer
     (https://kellerjordan.github.io/posts/muon/).
     """
-    from pytorch_optimizer import Muon  # takes a second to import: only who chooses it waits
+    from pytorch_optimizer import Muon  # takes a second to import, so only where it is used
 
     params = list(params)
     groups = [
@@ -128,10 +127,9 @@ def _is_matrix(p: Tensor) -> bool:
 
 
 def exempt_from_decay(optimizer: Optimizer) -> Optimizer:
-    """Gives biases, the parameters of norms and single numbers a group of their own without weight decay.
+    """Moves biases, parameters of norms and scalars into groups without weight decay (arXiv:1812.01187, section 3.1).
 
-    A penalty on their size does not limit what the network can do, it only moves it (arXiv:1812.01187, section 3.1).
-    Groups that do not decay stay as they are. Gives the optimizer, which must not have taken a step.
+    Groups without weight decay are unchanged. Returns the optimizer, which must not have taken a step yet.
     """
     for group in list(optimizer.param_groups):
         exempt = [p for p in group["params"] if p.ndim <= 1]
@@ -147,34 +145,34 @@ def exempt_from_decay(optimizer: Optimizer) -> Optimizer:
 
 
 def switches_weights(optimizer: Optimizer) -> bool:
-    """Whether it trains at one point and is evaluated at another, as the schedule-free ones do (arXiv:2405.15682)."""
+    """Whether training and evaluation use different weights, as in schedule-free optimizers (arXiv:2405.15682)."""
     return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
 
 
 def is_training(optimizer: Optimizer) -> bool:
-    """Whether the weights stand where an optimizer that switches them takes its gradients."""
+    """Whether an optimizer that switches weights has the training weights in place."""
     return any(bool(group["train_mode"]) for group in optimizer.param_groups)
 
 
 class Accumulation:
-    """The mean loss over the slices of several batches, and its gradient, however many slices each batch has."""
+    """Accumulates the mean loss over the slices of several batches, and its gradient; batch sizes may differ."""
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Forgets what was added."""
+        """Resets the sums."""
         self._num_slices = 0
         self._total: Tensor | float = 0.0
 
     def weight(self, loss: Tensor, num_slices: int) -> Tensor:
-        """A batch's sum over its slices, whose gradient is to be added up.  () -> ()"""
+        """Sum of the loss over a batch's slices, to call backward on.  () -> ()"""
         self._num_slices += num_slices
         self._total = self._total + loss.detach() * num_slices
         return loss * num_slices
 
     def finish(self, params: Iterable[Tensor]) -> Tensor:
-        """Divides the added gradients by the number of slices; the mean loss.  -> ()"""
+        """Divides the accumulated gradients by the number of slices. Returns the mean loss.  -> ()"""
         grads = [p.grad for p in params if p.grad is not None]
         torch._foreach_div_(grads, self._num_slices)
         mean = torch.as_tensor(self._total / self._num_slices)

@@ -1,8 +1,8 @@
-"""Learning-rate schedules, one contract: `schedule(optimizer, num_steps, num_epochs, **knobs) -> lr_scheduler config`.
+"""Learning-rate schedules; contract: `schedule(optimizer, num_steps, num_epochs, **knobs) -> lr_scheduler config`.
 
-`num_steps` is the number of optimizer steps of the whole run, `num_epochs` that of its epochs. What comes back is the
-dict that Lightning's `configure_optimizers` takes: `scheduler`, `interval` ("step" or "epoch"), `frequency`, and
-`monitor` where the schedule follows a score. Every factor multiplies each parameter group's own learning rate.
+`num_steps` and `num_epochs` are the optimizer steps and epochs of the whole run. The returned dict is the one that
+Lightning's `configure_optimizers` takes: `scheduler`, `interval` ("step" or "epoch"), `frequency`, and `monitor` where
+the schedule follows a score. Every factor multiplies each parameter group's own learning rate.
 """
 
 import math
@@ -26,12 +26,12 @@ Schedule = dict[str, Any]
 
 
 def constant(optimizer: Optimizer, num_steps: int, num_epochs: int) -> Schedule:
-    """The learning rate never changes."""
+    """Constant learning rate."""
     return _config(LambdaLR(optimizer, lambda epoch: 1.0), "epoch")
 
 
 def step(optimizer: Optimizer, num_steps: int, num_epochs: int, step_size: int, gamma: float) -> Schedule:
-    """Times `gamma` after every `step_size` epochs; fastMRI's recipe with 40 and 0.1."""
+    """Multiplies by `gamma` after every `step_size` epochs; fastMRI's recipe: 40 and 0.1."""
     _require(step_size >= 1, "step_size", "1 epoch or more", step_size)
     return _config(StepLR(optimizer, step_size=step_size, gamma=gamma), "epoch")
 
@@ -39,14 +39,14 @@ def step(optimizer: Optimizer, num_steps: int, num_epochs: int, step_size: int, 
 def multistep(
     optimizer: Optimizer, num_steps: int, num_epochs: int, milestones: Sequence[int], gamma: float
 ) -> Schedule:
-    """Times `gamma` after each of `milestones`, in epochs."""
+    """Multiplies by `gamma` after each of `milestones`, in epochs."""
     rising = list(milestones) == sorted(set(milestones)) and all(epoch >= 1 for epoch in milestones)
     _require(rising, "milestones", "a rising list of epochs from 1 on", list(milestones))
     return _config(MultiStepLR(optimizer, milestones=list(milestones), gamma=gamma), "epoch")
 
 
 def exponential(optimizer: Optimizer, num_steps: int, num_epochs: int, gamma: float) -> Schedule:
-    """Times `gamma` after every epoch."""
+    """Multiplies by `gamma` after every epoch."""
     _require(0 < gamma <= 1, "gamma", "a factor above 0, at most 1", gamma)
     return _config(ExponentialLR(optimizer, gamma=gamma), "epoch")
 
@@ -64,10 +64,10 @@ def warmup_cosine(
     warmup_fraction: float | None = None,
     warmup_steps: int | None = None,
 ) -> Schedule:
-    """A straight line up to 1, then half a cosine down to `final_factor`.
+    """Linear warm-up to 1, then half a cosine down to `final_factor`.
 
     The warm-up is a fraction of all steps or a number of steps; ConfigError unless exactly one is given. A run shorter
-    than its warm-up ends on the straight line.
+    than its warm-up ends within it.
     """
     _require_num_steps(num_steps)
     warmup = _warmup_length(num_steps, warmup_fraction, warmup_steps)
@@ -83,10 +83,9 @@ def warmup_linear(
     warmup_fraction: float | None = None,
     warmup_steps: int | None = None,
 ) -> Schedule:
-    """A trapezoid: a straight line up to 1, then 1, then a straight line down to `final_factor` at the last step.
+    """Trapezoid: linear warm-up to 1, constant, linear decay to `final_factor` at the last step (arXiv:2405.18392).
 
-    The warm-up is given as for `warmup_cosine`; the way down takes `decay_fraction` of all steps, at most all that the
-    warm-up leaves (arXiv:2405.18392).
+    Warm-up as for `warmup_cosine`; the decay takes `decay_fraction` of all steps, at most those after the warm-up.
     """
     _require_num_steps(num_steps)
     _require(0 <= decay_fraction <= 1, "decay_fraction", "a fraction from 0 to 1", decay_fraction)
@@ -95,7 +94,7 @@ def warmup_linear(
 
     def factor(step: int) -> float:
         if step < warmup:
-            return (step + 1) / (warmup + 1)  # not from 0: the first step must move
+            return (step + 1) / (warmup + 1)  # above 0: the first step must change the weights
         left = min(1.0, max(0, num_steps - step) / decay) if decay else 1.0
         return final_factor + (1 - final_factor) * left
 
@@ -113,10 +112,9 @@ def onecycle(
     base_momentum: float = 0.85,
     max_momentum: float = 0.95,
 ) -> Schedule:
-    """Up to the optimizer's own learning rate and down again, momentum the other way (1cycle, arXiv:1708.07120).
+    """1cycle (arXiv:1708.07120): up to the optimizer's learning rate and down again, momentum inversely.
 
-    Momentum (or Adam's beta1) is cycled only where the optimizer already has some: plain SGD and RMSprop keep theirs
-    at 0. Schedule-free optimizers keep theirs, too.
+    Momentum (or Adam's beta1) is cycled only where it is above 0, and not for schedule-free optimizers.
     """
     _require_num_steps(num_steps)
     _require(0 <= pct_start <= 1, "pct_start", "a fraction from 0 to 1", pct_start)
@@ -125,7 +123,7 @@ def onecycle(
         optimizer,
         max_lr=[float(group["lr"]) for group in optimizer.param_groups],
         total_steps=total_steps,
-        # A rise that ends with the first step is none; torch divides by its length, which would be zero.
+        # torch divides by the length of the rise, which must not be zero.
         pct_start=float(pct_start) if pct_start * total_steps > 1 else 0.0,
         anneal_strategy=anneal_strategy,  # type: ignore[arg-type]
         cycle_momentum=_has_momentum(optimizer),
@@ -146,7 +144,7 @@ def plateau(
     threshold: float,
     min_lr: float,
 ) -> Schedule:
-    """Times `factor` when `val/ssim` has not risen by more than `threshold` for more than `patience` validations."""
+    """Multiplies by `factor` after more than `patience` validations without a rise of `val/ssim` by `threshold`."""
     _require(0 <= factor < 1, "factor", "a number from 0 to below 1", factor)
     scheduler = ReduceLROnPlateau(
         optimizer,
@@ -154,7 +152,7 @@ def plateau(
         factor=factor,
         patience=patience,
         threshold=threshold,
-        threshold_mode="abs",  # SSIM has a scale of its own, and a relative gain means nothing around 0
+        threshold_mode="abs",  # SSIM may be near 0, where a relative gain is meaningless
         min_lr=min_lr,
     )
     return _config(scheduler, "epoch") | {"monitor": "val/ssim"}
@@ -194,7 +192,7 @@ def _warmup_length(num_steps: int, fraction: float | None, steps: int | None) ->
 def _warmup_cosine_factor(warmup: int, num_steps: int, final_factor: float) -> Callable[[int], float]:
     def factor(step: int) -> float:
         if step < warmup:
-            return (step + 1) / (warmup + 1)  # not from 0: the first step must move
+            return (step + 1) / (warmup + 1)  # above 0: the first step must change the weights
         progress = min(1.0, (step - warmup) / max(1, num_steps - warmup))
         return final_factor + (1 - final_factor) * (1 + math.cos(math.pi * progress)) / 2
 
@@ -202,6 +200,6 @@ def _warmup_cosine_factor(warmup: int, num_steps: int, final_factor: float) -> C
 
 
 def _has_momentum(optimizer: Optimizer) -> bool:
-    if "train_mode" in optimizer.param_groups[0]:  # of schedule-free ones beta1 says where the weights stand
+    if "train_mode" in optimizer.param_groups[0]:  # schedule-free: beta1 interpolates between two sets of weights
         return False
     return "betas" in optimizer.defaults or optimizer.defaults.get("momentum", 0) > 0

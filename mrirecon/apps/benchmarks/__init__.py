@@ -1,1 +1,1 @@
-"""What `scripts/benchmark.py` measures: both sides asserted to agree first, then timed in turns within one run."""
+"""Measurements of `scripts/benchmark.py`: results are first asserted to agree, then timed alternately in one run."""

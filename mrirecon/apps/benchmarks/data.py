@@ -1,4 +1,4 @@
-"""The data path beside fastMRI 0.3.0's own data set and transform, on the same files."""
+"""Times the data path against fastMRI 0.3.0's data set and transform on the same files."""
 
 import gc
 import itertools
@@ -40,8 +40,8 @@ _MASK = {"center_fractions": [0.08], "accelerations": [4]}
 
 
 def rows(device: str, folder: Path) -> Iterator[Row]:
-    """All rows; the files are written below `folder`."""
-    # The first look-ups are to find nothing that an earlier run has kept elsewhere.
+    """All result rows; the files are written below `folder`."""
+    # An empty cache, so that the first look-ups find nothing of earlier runs.
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     root, prepared = _write_sets(folder)
     yield from _transform_rows(root, prepared)
@@ -100,14 +100,14 @@ def _transform_rows(root: Path, prepared: Path) -> Iterator[Row]:
 
 
 def _their_slice(root: Path) -> Callable[[], Any]:
-    """fastMRI's transform of the first validation slice, in memory."""
+    """fastMRI's transform of the first validation slice, held in memory."""
     transform = UnetDataTransform("singlecoil", RandomMaskFunc(**_MASK), use_seed=True)
     kspace, _, target, attrs, fname, _ = SliceDataset(root / "singlecoil_val", "singlecoil")[0]
     return lambda: transform(kspace, None, target, attrs, fname, 0)
 
 
 def _one_slice(dataset: MaskedSlices, batch: Slice) -> Callable[[], Sample]:
-    """Draws the mask, and all that fastMRI's transform does to a slice in memory."""
+    """Draws a mask and does what fastMRI's transform does, on a slice held in memory."""
 
     def ours() -> Sample:
         sampling = dataset.sampling("", 0, 0)

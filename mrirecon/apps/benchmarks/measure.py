@@ -1,4 +1,4 @@
-"""Timing two sides in turns, and the table that comes of it."""
+"""Times two implementations alternately, and writes the results as a table."""
 
 import gc
 import json
@@ -18,7 +18,7 @@ from mrirecon.system.atomic import replacing
 
 
 class Row(NamedTuple):
-    """One line of a table. `ratio` is how many times better ours is; `goal` what it should be at least."""
+    """One row of a table. ratio: how many times better ours is. goal: required ratio, as text."""
 
     name: str
     ours: float
@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
 
 def in_turns(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each round of each side, the sides in turns, after one round that warms up."""
+    """Seconds per round of each side; sides alternate, after one warm-up round."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, side in sides.items():
@@ -46,9 +46,9 @@ def in_turns(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
 def compared(
     name: str, ours: Sequence[float], reference: Sequence[float], goal: float, scale: float = 1e3, unit: str = "ms"
 ) -> Row:
-    """The row of seconds measured in turns: medians, and the median of the ratios of each turn.
+    """Row of two sides timed alternately: medians, and the median of the ratios per round.
 
-    scale: units per second, over the number of things done in a round.
+    scale: units per second, divided by the number of repetitions in a round.
     """
     ratio = statistics.median(theirs / own for own, theirs in zip(ours, reference, strict=True))
     medians = [statistics.median(side) * scale for side in (ours, reference)]
@@ -62,7 +62,7 @@ def _quartiles(values: Sequence[float]) -> str:
 
 
 def machine(device: str) -> str:
-    """The machine in words."""
+    """Description of the machine."""
     if device == "cuda":
         return f"one {torch.cuda.get_device_name()}, {len(os.sched_getaffinity(0))} CPU cores"
     names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
@@ -76,13 +76,13 @@ def _lines(path: str) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of what is timed."""
+    """Versions of Python and of the packages that are timed."""
     packages = ("torch", "numpy", "h5py", "fastmri", "scikit-image", "pytorch-lightning")
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
 
 
 def write_table(output: Path, name: str, rows: Sequence[Row], device: str, notes: Sequence[str]) -> Path:
-    """Writes `name.md` and `name.json` (`rows`, `machine`, `versions`, `notes`); gives the first."""
+    """Writes `name.md` and `name.json` (`rows`, `machine`, `versions`, `notes`).  -> path of `name.md`"""
     output.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {"machine": machine(device), "versions": versions(), "notes": list(notes)}
     with replacing(output / f"{name}.json") as temporary:
@@ -109,6 +109,6 @@ def _cells(row: Row) -> list[str]:
 
 
 def printed(row: Row) -> str:
-    """A row for people who watch."""
+    """A row as a line of text."""
     cells = _cells(row)
     return f"{cells[0]:62} {cells[1]:>9} {cells[2]:>9} {cells[3]:9} {cells[4]:>7} {cells[5]:>10}  met: {cells[6]}"

@@ -1,4 +1,4 @@
-"""What the framework costs: its training step beside a bare PyTorch loop with the same model, optimizer and batches."""
+"""Overhead of the framework: its training step against a bare PyTorch loop with the same model and batches."""
 
 import copy
 import tempfile
@@ -34,14 +34,14 @@ _ADAM = partial(torch.optim.Adam, lr=1e-3)
 
 
 def rows(device: str, chans: int = 32, size: int = 320) -> Iterator[Row]:
-    """The step where every one is logged, which is the worst case; on a GPU also where every tenth is, the default."""
+    """Times the step with every step logged, the worst case; on a GPU also with every tenth, the default."""
     yield _row(device, chans, size, every=1, num_turns=12)
     if device == "cuda":
         yield _row(device, chans, size, every=10, num_turns=30)
 
 
 def _row(device: str, chans: int, size: int, every: int, num_turns: int) -> Row:
-    """A turn is as many steps as lie between two that are logged."""
+    """Result row; a turn is `every` steps, of which one is logged."""
     turns = Turns(device, every)
     batches = [_sample(number, size, device) for number in range(_NUM_BATCHES)]
     num_steps = every * (num_turns + _WARM_UP)
@@ -65,7 +65,7 @@ def _row(device: str, chans: int, size: int, every: int, num_turns: int) -> Row:
 
 
 def _sample(seed: int, size: int, device: str) -> Sample:
-    """A batch of noise: what a step costs does not depend on what is in it."""
+    """A batch of noise, since the cost of a step does not depend on its content."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randn(2, _BATCH, size, size, generator=generator)
     mask, ones = torch.ones(_BATCH, 1, 1, size, dtype=torch.bool), torch.ones(_BATCH)
@@ -76,7 +76,7 @@ def _sample(seed: int, size: int, device: str) -> Sample:
 
 
 class Ready(pl.LightningDataModule):
-    """Batches that need no reading and no undersampling."""
+    """Datamodule of batches that are ready on the device."""
 
     seed = 0
 
@@ -85,20 +85,20 @@ class Ready(pl.LightningDataModule):
         self.batches = batches
 
     def serve(self, model: Model) -> None:
-        """Any model may have them."""
+        """Accepts any model."""
 
     def train_dataloader(self) -> DataLoader[Sample]:
         return DataLoader(cast(Dataset[Sample], self.batches), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        return self.train_dataloader()  # nothing is drawn from it; without one, Lightning warns
+        return self.train_dataloader()  # not used; without one, Lightning warns
 
 
 class Turns(pl.Callback):
-    """After each `every` steps of the framework it takes the same ones in a bare loop; both are timed.
+    """Repeats every `every` steps of the framework in a bare loop, and times both.
 
-    It must be the last callback. Ours is the time from the end of one turn of the bare loop to the next: fetching,
-    hooks, logging and writing are in it. The losses of both sides have to agree in every step.
+    Must be the last callback. The framework's time runs from the end of one turn of the bare loop to the start of the
+    next, so it includes fetching, hooks, logging and writing. The losses of both must agree in every step.
     """
 
     def __init__(self, device: str, every: int) -> None:
@@ -131,7 +131,7 @@ class Turns(pl.Callback):
         if self.device == "cpu":
             assert torch.equal(ours, theirs), (ours, theirs)
         elif len(self.ours) == 1:
-            # A GPU sums gradients in any order, and Adam's first steps turn rounding into steps of a learning rate.
+            # GPU sums have no fixed order, and Adam's first steps amplify rounding to steps of size lr.
             torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=0)
 
     def _now(self) -> float:

@@ -1,4 +1,4 @@
-"""Our scores beside scikit-image's and fastMRI's, over random volumes, realistic ones and difficult ones."""
+"""Compares our scores with fastMRI's and scikit-image's, over realistic and difficult random volumes."""
 
 import math
 import warnings
@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from skimage.filters import gaussian
 
+from mrirecon.metrics.scores import MAIN_SCORES
 from mrirecon.metrics.volume import VolumeScores
 
 SIZES = ((7, 7), (7, 31), (33, 8), (64, 65), (96, 96), (128, 196), (203, 203), (320, 320), (640, 372))
 KINDS = ("realistic", "offset", "equal", "tiny range", "zeros", "flat pred", "mirrored", "outlier")
 
 
-class Volume(NamedTuple):
+class ImagePair(NamedTuple):
     """A reconstruction and its target, float32 (slice y x); `data_range` None is the target's maximum."""
 
     kind: str
@@ -25,8 +26,8 @@ class Volume(NamedTuple):
     data_range: float | None = None
 
 
-class Difference(NamedTuple):
-    """The largest disagreements: SSIM and PSNR in dB absolute, NMSE relative; and how many volumes were compared."""
+class LargestDifferences(NamedTuple):
+    """Largest differences (absolute; relative for NMSE; PSNR in dB), and the number of volumes compared."""
 
     ssim: float
     psnr: float
@@ -34,16 +35,16 @@ class Difference(NamedTuple):
     num_volumes: int
 
 
-def random_volumes(count: int, seed: int = 0) -> Iterator[Volume]:
-    """`count` volumes of all kinds, sizes and scales from 1e-8 to 1e4, in turns."""
+def random_volumes(count: int, seed: int = 0) -> Iterator[ImagePair]:
+    """`count` random volumes of all kinds in turn, of random sizes and scales from 1e-8 to 1e4."""
     rng = np.random.default_rng(seed)
     for index in range(count):
         size = SIZES[rng.integers(len(SIZES))]
         yield make(KINDS[index % len(KINDS)], size, 10 ** rng.uniform(-8, 4), rng)
 
 
-def make(kind: str, size: tuple[int, int], scale: float, rng: np.random.Generator) -> Volume:
-    """One volume of one to three slices: smooth structure of blobs, noise, and what `kind` does to it."""
+def make(kind: str, size: tuple[int, int], scale: float, rng: np.random.Generator) -> ImagePair:
+    """A volume of one to three slices: smooth blobs and noise, altered according to `kind`."""
     shape = (int(rng.integers(1, 4)), *size)
     target = np.abs(gaussian(rng.standard_normal(shape), (0, 5, 5))) * 10 + 0.01 * rng.random(shape)
     pred = target + 10 ** rng.uniform(-3, -0.5) * rng.standard_normal(shape)
@@ -64,11 +65,11 @@ def make(kind: str, size: tuple[int, int], scale: float, rng: np.random.Generato
             pred = target.max() - target
         case "outlier":
             pred[:, 0, 0] = 1000 * target.max()
-    return Volume(kind, (scale * pred).astype(np.float32), (scale * target).astype(np.float32), data_range)
+    return ImagePair(kind, (scale * pred).astype(np.float32), (scale * target).astype(np.float32), data_range)
 
 
-def ours(volume: Volume) -> dict[str, float | None]:
-    """The scores as an evaluation makes them."""
+def ours(volume: ImagePair) -> dict[str, float | None]:
+    """Scores as in an evaluation."""
     pred, target = torch.from_numpy(volume.pred), torch.from_numpy(volume.target)
     data_range = target.max() if volume.data_range is None else torch.tensor(volume.data_range)
     scores = VolumeScores()
@@ -76,8 +77,8 @@ def ours(volume: Volume) -> dict[str, float | None]:
     return scores.compute()["volumes"][0]
 
 
-def theirs(volume: Volume) -> dict[str, float]:
-    """fastMRI's, which calls scikit-image's SSIM, in double precision: of float32 images scikit-image keeps float32."""
+def theirs(volume: ImagePair) -> dict[str, float]:
+    """fastMRI's scores in double precision; its SSIM is scikit-image's, which keeps float32 for float32 images."""
     pred, target = volume.pred.astype(float), volume.target.astype(float)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "divide by zero", RuntimeWarning)  # the PSNR of equal images
@@ -88,14 +89,14 @@ def theirs(volume: Volume) -> dict[str, float]:
         }
 
 
-def largest_differences(count: int, seed: int = 0) -> Difference:
-    """Ours against theirs over `count` random volumes; a score that only one of the two has is infinitely off."""
-    worst = {"ssim": 0.0, "psnr": 0.0, "nmse": 0.0}
+def largest_differences(count: int, seed: int = 0) -> LargestDifferences:
+    """Compares `count` random volumes; inf where only one of the two has a score."""
+    worst = dict.fromkeys(MAIN_SCORES, 0.0)
     for volume in random_volumes(count, seed):
         found, expected = ours(volume), theirs(volume)
         for score in worst:
             worst[score] = max(worst[score], _difference(found[score], expected[score], relative=score == "nmse"))
-    return Difference(**worst, num_volumes=count)
+    return LargestDifferences(**worst, num_volumes=count)
 
 
 def _difference(found: float | None, expected: float, relative: bool) -> float:

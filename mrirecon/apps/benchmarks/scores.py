@@ -1,4 +1,4 @@
-"""Scores: their speed beside scikit-image's, and how far they are from fastMRI's over random volumes."""
+"""Scores: largest differences from fastMRI's over random volumes, and speed against scikit-image."""
 
 import statistics
 import subprocess
@@ -21,7 +21,7 @@ NOTES = [
 _ROUNDS = 9
 _START = """
 import time
-import mrirecon.metrics.windows
+import mrirecon.metrics.ssim_cpu
 started = time.perf_counter()
 mrirecon.metrics.ssim_cpu.compiled()
 print(time.perf_counter() - started)
@@ -29,7 +29,7 @@ print(time.perf_counter() - started)
 
 
 def rows(device: str, num_volumes: int = 1000) -> Iterator[Row]:
-    """The agreement over random volumes, then the speed."""
+    """Result rows: agreement over random volumes, then speed."""
     worst = largest_differences(num_volumes)
     for name, value, unit, goal in (
         ("SSIM", worst.ssim, "", 1e-6),
@@ -44,7 +44,7 @@ def rows(device: str, num_volumes: int = 1000) -> Iterator[Row]:
 
 
 def _start() -> Row:
-    """What the first SSIM of a process costs besides: numba's import and the compilation."""
+    """Extra time of the first SSIM of a process: numba's import and compilation."""
     command = [sys.executable, "-c", _START]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(3)]
     seconds = statistics.median(float(run.stdout) for run in runs)

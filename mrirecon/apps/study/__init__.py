@@ -1,1 +1,1 @@
-"""Studies: grids of trainings, what came out of them in tables, figures and words."""
+"""Studies: grids of trainings, with their results as tables, figures and text."""

@@ -1,4 +1,4 @@
-"""One training of a study: what came out of it is written down, also where it diverged."""
+"""Runs one training of a study and writes its result, also where it diverged."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from mrirecon.config.compose import flatten, json_config, plain
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.provenance import versions
 from mrirecon.errors import ConfigError, DivergedError, InputError
-from mrirecon.metrics.scores import SCORES
+from mrirecon.metrics.scores import MAIN_SCORES
 from mrirecon.system.atomic import write_json
 from mrirecon.training.callbacks.baseline import ZeroFilledLine
 from mrirecon.training.callbacks.curves import Curves
@@ -24,29 +24,29 @@ from mrirecon.training.callbacks.record import hyperparameters, validation_score
 from mrirecon.training.module import ReconModule
 
 FILE_NAME = "cell.json"
-# A finished training is not run again where only these changed.
+# Settings that may differ for a finished training to be reused.
 _MAY_CHANGE = ("run_dir", "logger.", "data.num_workers", "data.resident", "callbacks.", "trainer.enable_")
 
 
 def run_cell(cfg: DictConfig) -> bool:
-    """Trains and validates by a config of train.py, and writes cell.json to its folder; False where it is there.
+    """Trains and validates a config of train.py and writes cell.json to its folder; False where it already exists.
 
-    A model without weights is validated only. Raises ConfigError where the folder holds a training of other settings,
-    or the settings leave nothing to show.
+    A model without weights is only validated. Raises ConfigError where the folder holds a training with other settings,
+    or no validation took place.
     """
     path = Path(cfg.run_dir) / FILE_NAME
     config = json_config(plain(cfg))
     if path.exists():
         _check_same(path, config)
         return False
-    shutil.rmtree(path.parent / "tensorboard", ignore_errors=True)  # of one that was interrupted: curves would join
+    shutil.rmtree(path.parent / "tensorboard", ignore_errors=True)  # of an interrupted run: its curves would be joined
     data, module, trainer = build_datamodule(cfg), build_module(cfg), build_trainer(cfg)
     curves = next(c for c in trainer.callbacks if isinstance(c, Curves))  # type: ignore[attr-defined]
     reason = _run(trainer, module, data, config)
     if not curves.validations and not reason:
         raise ConfigError(
-            "trainer: no validation took place, so there is nothing to compare: let there be one within the budget, by "
-            "trainer.check_val_every_n_epoch and trainer.limit_val_batches"
+            "trainer: no validation took place, so there is nothing to compare: set "
+            "trainer.check_val_every_n_epoch and trainer.limit_val_batches so that there is one within the budget"
         )
     content = {
         "status": "diverged" if reason else "finished",
@@ -63,7 +63,7 @@ def run_cell(cfg: DictConfig) -> bool:
 
 
 def _run(trainer: pl.Trainer, module: ReconModule, data: ReconDataModule, config: dict[str, Any]) -> str:
-    """Trains, or validates what needs no training; why it diverged, or nothing."""
+    """Trains, or only validates a model without weights. Returns the reason where it diverged, else ""."""
     try:
         if any(p.requires_grad for p in module.parameters()):
             trainer.fit(module, data)
@@ -74,7 +74,7 @@ def _run(trainer: pl.Trainer, module: ReconModule, data: ReconDataModule, config
     except DivergedError as error:
         return str(error)
     except SystemExit as ended:
-        if isinstance(ended.__context__, KeyboardInterrupt):  # Lightning's way out; there is no checkpoint to speak of
+        if isinstance(ended.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit
             raise KeyboardInterrupt from None
         raise
     return ""
@@ -87,7 +87,7 @@ def _measured(trainer: pl.Trainer, module: ReconModule, curves: Curves) -> dict[
         dataset = data.sets["val"]
         volumes = [
             {"name": dataset.volume(row["volume"])[0].name, "mask": dataset.volume(row["volume"])[1]}
-            | {"patient": dataset.volume(row["volume"])[0].patient, **{score: row[score] for score in SCORES}}
+            | {"patient": dataset.volume(row["volume"])[0].patient, **{score: row[score] for score in MAIN_SCORES}}
             for row in module.validated[1]["volumes"]
         ]
     lines = [c for c in trainer.callbacks if isinstance(c, ZeroFilledLine)]  # type: ignore[attr-defined]
@@ -109,7 +109,7 @@ def _measured(trainer: pl.Trainer, module: ReconModule, curves: Curves) -> dict[
 
 
 def _state_bytes(kept: Any) -> int:
-    """The tensors in what an optimizer keeps besides the weights; SOAP's matrices are in lists."""
+    """Bytes of all tensors in an optimizer state; SOAP keeps its matrices in lists."""
     if torch.is_tensor(kept):
         return kept.numel() * kept.element_size()
     if isinstance(kept, dict):
@@ -128,7 +128,7 @@ def _device(module: ReconModule) -> str:
 
 
 def read_cell(path: Path) -> dict[str, Any] | None:
-    """The content of a cell.json; None where there is none. Raises InputError where it is not sound."""
+    """Content of a cell.json; None where it does not exist. Raises InputError where it is damaged."""
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -153,7 +153,7 @@ def _check_same(path: Path, config: dict[str, Any]) -> None:
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Raises ConfigError for settings with which a training of a study cannot work."""
+    """Raises ConfigError for settings that a study does not support."""
     if cfg.trainer.devices not in (1, "1", "auto") or cfg.trainer.num_nodes != 1:
         raise ConfigError(
             f"trainer.devices={cfg.trainer.devices}: a training of a study takes one device; hydra/launcher=... runs "
@@ -164,5 +164,5 @@ def check_settings(cfg: DictConfig) -> None:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a training's result is there."""
+    """Whether a training's result exists."""
     return (folder / FILE_NAME).exists()

@@ -1,4 +1,4 @@
-"""The figures of a study, as SVG: losses, convergence with seed bands, scores over learning rates, pairs."""
+"""Figures of a study as SVG: losses, convergence with seed bands, SSIM over learning rates, heat map."""
 
 import math
 from collections.abc import Sequence
@@ -11,17 +11,18 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from mrirecon.apps.study.results import Family, PartResults, Run, Setting
+from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.reports.plots import colour_of, dash_of, svg_panel
 
 _MOST_LINES = 7  # in one panel
 _MOST_TICKS = 6
-_INK = "#010203"  # what `svg_panel` takes for the page's text colour
+_INK = "#010203"  # `svg_panel` replaces it by the page's text colour
 
 
 def convergence(results: PartResults) -> list[str]:
     """Validation SSIM over passes through the training data, each family at its best learning rate.  -> SVGs
 
-    A line is the mean of the seeds, the band reaches from the lowest to the highest.
+    Lines are means over seeds, bands reach from the lowest to the highest seed.
     """
     families, limits = results.ranked, _limits(results)
     groups = [families[i : i + _MOST_LINES] for i in range(0, len(families), _MOST_LINES)]
@@ -33,7 +34,7 @@ def _convergence(results: PartResults, families: Sequence[Family], limits: tuple
         for place, family in enumerate(families):
             assert family.best is not None
             x, low, mean, high = _band(family.best.runs)
-            if not family.best.runs[0].is_trained:  # the same from the first to the last pass
+            if not family.best.runs[0].is_trained:  # constant over all passes
                 x, low, mean, high = (np.resize(a, 2) for a in (np.array([0, results.part.budget]), low, mean, high))
             ax.fill_between(x, low, high, color=colour_of(place), alpha=0.2, lw=0)
             label = f"{family.label} ({family.best.chosen})" if family.best.chosen else family.label
@@ -47,7 +48,7 @@ def _convergence(results: PartResults, families: Sequence[Family], limits: tuple
 
 
 def _band(runs: Sequence[Run]) -> tuple[Any, Any, Any, Any]:
-    """Passes, and lowest, mean and highest SSIM over the seeds."""
+    """Passes, and lowest, mean and highest SSIM over seeds."""
     curves = [run.curve("ssim") for run in runs]
     length = min(len(y) for _, y in curves)
     values = np.array([y[:length] for _, y in curves])
@@ -55,7 +56,7 @@ def _band(runs: Sequence[Run]) -> tuple[Any, Any, Any, Any]:
 
 
 def _limits(results: PartResults) -> tuple[float, float]:
-    """The same for all panels of a part: every end is in them, what lay far below at the beginning is cut off."""
+    """Common y limits of a part's panels: all final values fit, low initial values are cut off."""
     curves = [run.curve("ssim")[1] for family in results.ranked if family.best for run in family.best.runs]
     floor = [] if results.zero_filled is None else [results.zero_filled]
     ends = [curve[-1] for curve in curves] + floor
@@ -65,7 +66,7 @@ def _limits(results: PartResults) -> tuple[float, float]:
 
 
 def over_lr(results: PartResults) -> list[tuple[str, str]]:
-    """Final SSIM over the learning rate; of two axes, a panel for each value of the first.  -> title, SVG"""
+    """Final SSIM over the learning rate; with two axes, a panel per value of the first.  -> (title, SVG)"""
     families = [family for family in results.families if len(family.settings) > 1 and family.settings[0].lr is not None]
     axes = _varied(families)
     if len(axes) < 2:
@@ -81,7 +82,7 @@ def over_lr(results: PartResults) -> list[tuple[str, str]]:
 
 
 def _varied(families: Sequence[Family]) -> list[str]:
-    """The axes along which these families differ; none where they have not the same axes."""
+    """Axes along which the families differ; empty where they do not have the same axes."""
     keys = {tuple(family.axes) for family in families}
     return [] if len(keys) != 1 else [key for key in keys.pop() if len({f.axes[key] for f in families}) > 1]
 
@@ -123,7 +124,7 @@ def _seeds(ax: Axes, setting: Setting, place: int, bottom: float) -> None:
 
 
 def heat_map(results: PartResults) -> str | None:
-    """Best final SSIM of each pair of values where two things were varied besides the learning rate.  -> SVG or None"""
+    """Heat map of the best final SSIM over two axes.  -> SVG; None unless exactly two axes vary"""
     axes = _varied(results.families)
     if len(axes) != 2:
         return None
@@ -134,7 +135,8 @@ def heat_map(results: PartResults) -> str | None:
         place = rows.index(family.axes[axes[0]]), columns.index(family.axes[axes[1]])
         if family.best is not None:
             values[place] = family.best.score
-        words[place] = f"{values[place]:.3f}".lstrip("0") if family.best else "div." if family.is_diverged else "-"
+        shown = SCORE_TABLE["ssim"].shown_short(float(values[place])).lstrip("0")
+        words[place] = shown if family.best else "div." if family.is_diverged else "-"
     if np.isnan(values).all():
         return None
     floor = 0.0 if results.zero_filled is None else results.zero_filled - 0.05
@@ -156,12 +158,12 @@ def heat_map(results: PartResults) -> str | None:
 
 
 def losses(results: PartResults) -> list[tuple[str, str]]:
-    """Training loss over steps at each learning rate, of the first seed.  -> title, SVG"""
+    """Training loss over steps per learning rate, for the first seed.  -> (title, SVG)"""
     return [(family.label, _losses(family)) for family in results.families if any(_known(s) for s in family.settings)]
 
 
 def _known(setting: Setting) -> list[float]:
-    """The losses of its first seed that are numbers."""
+    """Finite losses of the first seed."""
     return [loss for loss in setting.runs[0].content["losses"] if loss is not None]
 
 
@@ -190,7 +192,7 @@ def _zero_filled(ax: Axes, results: PartResults) -> None:
 
 
 def _plain_numbers(axis: Axis) -> None:
-    """Of a logarithmic axis: the page has no mathematical letters."""
+    """Plain tick labels for a logarithmic axis, without mathtext."""
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())

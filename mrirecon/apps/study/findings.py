@@ -1,20 +1,23 @@
-"""What a part of a study found, in words with numbers."""
+"""Findings of a part of a study, as sentences with numbers."""
 
 from collections.abc import Callable, Sequence
 from statistics import fmean, pstdev
 
 import numpy as np
 
-from mrirecon.apps.study.intervals import difference, mean_interval
+from mrirecon.apps.study.intervals import setting_difference, setting_interval
 from mrirecon.apps.study.regimes import step_size
 from mrirecon.apps.study.results import Family, PartResults, Setting, label_of, to_reach
+from mrirecon.metrics.scores import SCORE_TABLE
+from mrirecon.reports.statistics import ConfidenceInterval
 
+_SSIM = SCORE_TABLE["ssim"]
 _MOST_NAMES = 6  # in a sentence
-_LEAST_TAIL = 3  # validations in the last quarter, to speak of how they vary
+_LEAST_TAIL = 3  # validations in the last quarter needed to state their variation
 
 
 def findings(results: PartResults) -> list[str]:
-    """The answers to the part's question, then what holds for any part."""
+    """Answers to the part's question, then general remarks."""
     answers = FINDERS[results.part.question](results) if results.ranked else []
     num_diverged = sum(run.is_diverged for run in results.runs)
     num_undefined = sum(not run.is_diverged and not run.is_sound for run in results.runs)
@@ -33,10 +36,10 @@ def findings(results: PartResults) -> list[str]:
 
 
 def ranking(results: PartResults) -> list[str]:
-    """Which is best, and which cannot be told from it."""
+    """The best family, those not distinguishable from it, and those behind it."""
     ranked = results.ranked
     first = _best(ranked[0])
-    words = f"Best: {ranked[0].label}{_at_lr(first)}, SSIM {_interval(first)}"
+    words = f"Best: {ranked[0].label}{_at_lr(first)}, SSIM {_with_interval(setting_interval(first))}"
     if first.zero_filled is not None:
         worse_than = " and is not reached" if (first.score or 0.0) <= first.zero_filled else ""
         words += f" (zero-filled {_ssim(first.zero_filled)}{worse_than})"
@@ -59,14 +62,14 @@ def ranking(results: PartResults) -> list[str]:
 
 
 def _compared(first: Setting, other: Setting) -> str:
-    gap = difference(first, other)
+    gap = setting_difference(first, other)
     if gap is None:
         return "unpaired"
     return "behind" if gap.low is not None and gap.low > 0 else "equal"
 
 
 def batch(results: PartResults) -> list[str]:
-    """Full batch against minibatch at equal numbers of slices looked at."""
+    """Compares full batch with minibatch after the same number of slices."""
     ranked = results.ranked
     if len(ranked) < 2:
         return ranking(results)
@@ -90,7 +93,7 @@ def batch(results: PartResults) -> list[str]:
 
 
 def momentum(results: PartResults) -> list[str]:
-    """What the momentum's beta does to the best step size and to the speed."""
+    """Effect of momentum's beta on the best step size and on speed."""
     found = []
     rows = [(_beta(family), family, _best(family)) for family in results.families if family.best is not None]
     for beta, _, setting in rows:
@@ -109,7 +112,7 @@ def _beta(family: Family) -> float:
 
 
 def _sped_up(results: PartResults, family: Family, plain: Setting) -> str:
-    """At one and the same learning rate, where both were tried: whether beta reached plain's result earlier."""
+    """Compares momentum with plain descent at equal learning rates."""
     same = next((s for s in family.settings if s.lr == plain.lr), None)
     low = next((s for s in family.settings if s.score is not None), None)
     without = next((s for f in results.families if _beta(f) == 0 for s in f.settings if low and s.lr == low.lr), None)
@@ -123,7 +126,7 @@ def _sped_up(results: PartResults, family: Family, plain: Setting) -> str:
 
 
 def normalization(results: PartResults) -> list[str]:
-    """How wide the range of step sizes is that work with each norm."""
+    """Width of the range of usable step sizes per norm."""
     if results.usable is None or results.zero_filled is None:
         return ["No training was better than zero-filled, so no step size works at this budget."]
     levels = results.zero_filled, results.usable
@@ -146,7 +149,7 @@ def _decades(width: float, is_open: bool) -> str:
 
 
 def _by(results: PartResults, name: str) -> dict[str, dict[str, Family]]:
-    """Families by the values of all axes but one, and of that one."""
+    """Families by label of all axes but one, then by the value of that one."""
     found: dict[str, dict[str, Family]] = {}
     for family in results.families:
         chosen = next((str(value) for key, value in family.axes.items() if key.rpartition(".")[2] == name), "all")
@@ -156,7 +159,7 @@ def _by(results: PartResults, name: str) -> dict[str, dict[str, Family]]:
 
 
 def near_optimum(results: PartResults) -> list[str]:
-    """How much optimizers still move at the end of a run at a constant learning rate."""
+    """Variation of SSIM and loss at the end of runs with a constant learning rate."""
     found = []
     for family in results.ranked:
         setting = _best(family)
@@ -166,7 +169,7 @@ def near_optimum(results: PartResults) -> list[str]:
             return ranking(results)
         found.append(
             f"{family.label}{_at_lr(setting)}: SSIM {_ssim(setting.score)} at the end; in the last quarter its "
-            f"validation SSIM varies by {fmean(pstdev(tail) for tail in tails):.4f} (standard deviation) and the loss "
+            f"validation SSIM varies by {_SSIM.shown(fmean(map(pstdev, tails)))} (standard deviation) and the loss "
             f"by {100 * fmean(noise):.1f} % from step to step."
         )
     return [*found, *ranking(results)]
@@ -177,25 +180,24 @@ def _tail(values: Sequence[float]) -> Sequence[float]:
 
 
 def _tail_noise(losses: Sequence[float | None]) -> float:
-    """The mean change of the loss from one step to the next over its mean, in the last quarter."""
+    """Mean absolute change of the loss between steps over the mean loss, in the last quarter."""
     tail = _tail([loss for loss in losses if loss is not None])
     return float(np.mean(np.abs(np.diff(tail))) / np.mean(tail)) if len(tail) > 1 else 0.0
 
 
 def against_baselines(results: PartResults) -> list[str]:
-    """A network against what needs no training."""
+    """Compares the best family with each of the others, such as baselines without training."""
     ranked = results.ranked
     first = ranked[0]
     found = []
     for family in ranked[1:]:
-        gap = difference(_best(first), _best(family))
+        gap = setting_difference(_best(first), _best(family))
         if gap is None:
             return ranking(results)
-        size = f"{gap.mean:+.4f}" + ("" if gap.low is None else f" [{gap.low:+.4f}, {gap.high:+.4f}]")
         found.append(
             f"{first.label}{_at_lr(_best(first))} {_ssim(_best(first).score)} against "
             f"{family.label}{_at_lr(_best(family))} {_ssim(_best(family).score)}: "
-            f"{size} in SSIM."
+            f"{_with_interval(gap, signed=True)} in SSIM."
         )
     return found or ranking(results)
 
@@ -220,17 +222,18 @@ def _at_lr(setting: Setting) -> str:
     return f" at {setting.chosen}" if setting.chosen else ""
 
 
-def _interval(setting: Setting) -> str:
-    found = mean_interval(setting)
-    return f"{found.mean:.4f}" + ("" if found.low is None else f" [{found.low:.4f}, {found.high:.4f}]")
+def _with_interval(found: ConfidenceInterval, signed: bool = False) -> str:
+    """A mean SSIM, or a difference of two, with its interval where it has one.  -> "0.7531 [0.7410, 0.7652]" """
+    mean, low, high = (_SSIM.shown(value, signed=signed) for value in (found.mean, found.low, found.high))
+    return mean if found.low is None else f"{mean} [{low}, {high}]"
 
 
 def _ssim(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
+    return _SSIM.shown(value, undefined="undefined")
 
 
 def _list(names: Sequence[str]) -> str:
-    """`a, b and c`; of many the first, and how many more"""
+    """Names joined as `a, b and c`; a long list ends with `N more`."""
     num_more = len(names) - _MOST_NAMES + 1
     shown = [*names] if num_more < 2 else [*names[: _MOST_NAMES - 1], f"{num_more} more"]
     return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))

@@ -1,35 +1,26 @@
-"""How sure a mean over seeds and volumes is, and a difference between two settings."""
+"""Confidence intervals of means over seeds and volumes, and of differences between settings."""
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from mrirecon.apps.study.results import Setting
-from mrirecon.reports.statistics import CONFIDENCE
+from mrirecon.reports.statistics import CONFIDENCE, ConfidenceInterval
 
 _NUM_RESAMPLES = 9999
 
 
-class Interval(NamedTuple):
-    """A mean over seeds and volumes with its 95 % interval; no interval of a single volume of a single seed."""
-
-    mean: float
-    low: float | None
-    high: float | None
-
-
-def mean_interval(setting: Setting) -> Interval:
-    """The mean final SSIM with its interval over seeds and volumes."""
+def setting_interval(setting: Setting) -> ConfidenceInterval:
+    """Mean final SSIM with its interval over seeds and volumes; no interval of a single volume of a single seed."""
     return _crossed(setting.table(), setting.units())
 
 
-def difference(setting: Setting, other: Setting) -> Interval | None:
-    """What a setting's mean SSIM is above another's over the seeds that both have, paired by seed and volume.
+def setting_difference(setting: Setting, other: Setting) -> ConfidenceInterval | None:
+    """Mean SSIM of a setting minus that of another, paired by seed and volume, over common seeds.
 
-    A model without weights has one result, which stands for every seed. None where they cannot be paired: they were
-    validated on other volumes, or have no seed in common.
+    A model without weights has one result, which is used for every seed. None where they have no seed in common or were
+    validated on different volumes.
     """
     if setting.units() != other.units():
         return None
@@ -43,17 +34,17 @@ def difference(setting: Setting, other: Setting) -> Interval | None:
     return _crossed(np.stack([tables[0][seed] - tables[1][seed] for seed in seeds]), setting.units())
 
 
-def _crossed(values: np.ndarray, units: Sequence[str]) -> Interval:
-    """The mean of (seed volume) and its percentile interval, with seeds and volumes drawn each for itself.
+def _crossed(values: np.ndarray, units: Sequence[str]) -> ConfidenceInterval:
+    """Mean of an array (seed volume) and its percentile interval, resampling seeds and units independently.
 
-    The pigeonhole bootstrap for crossed factors: Owen 2007, doi:10.1214/07-AOAS122. Volumes of one unit go together.
+    Pigeonhole bootstrap for crossed factors (Owen 2007, doi:10.1214/07-AOAS122); volumes of a unit stay together.
     """
     mean = float(values.mean()) if values.size else math.nan
     names = list(dict.fromkeys(units))
     per_unit = np.array([[row[[u == name for u in units]].sum() for name in names] for row in values])
     counts = np.array([sum(u == name for u in units) for name in names])
     if per_unit.size < 2:
-        return Interval(mean, None, None)
+        return ConfidenceInterval(mean, None, None, len(names), "none")
     rng = np.random.default_rng(0)
     num_seeds, num_units = per_unit.shape
     seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), _NUM_RESAMPLES)
@@ -61,4 +52,4 @@ def _crossed(values: np.ndarray, units: Sequence[str]) -> Interval:
     sums = np.einsum("rs,su,ru->r", seeds, per_unit, drawn)
     means = sums / (num_seeds * (drawn @ counts))
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(mean, float(low), float(high))
+    return ConfidenceInterval(mean, float(low), float(high), num_units, "percentile")

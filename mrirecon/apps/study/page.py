@@ -1,4 +1,4 @@
-"""A study as one HTML file that needs no network: what was found in words, rankings, figures, how it was made."""
+"""Writes a study as one self-contained HTML file: findings, rankings, figures, provenance."""
 
 import json
 from collections.abc import Sequence
@@ -10,15 +10,19 @@ from markupsafe import Markup
 
 from mrirecon.apps.study import figures
 from mrirecon.apps.study.findings import findings
-from mrirecon.apps.study.intervals import Interval, difference, mean_interval
+from mrirecon.apps.study.intervals import setting_difference, setting_interval
 from mrirecon.apps.study.plan import Cell, Study
 from mrirecon.apps.study.results import Family, PartResults, Setting, read_part, to_reach
+from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.reports.html import template
+from mrirecon.reports.statistics import ConfidenceInterval
 from mrirecon.system.atomic import write_whole
+
+_SSIM, _PSNR = SCORE_TABLE["ssim"], SCORE_TABLE["psnr"]
 
 
 class Row(NamedTuple):
-    """A family at its best learning rate, as it is ranked."""
+    """Ranking row of a family at its best learning rate."""
 
     place: str
     label: str
@@ -36,9 +40,9 @@ class Row(NamedTuple):
 
 
 def write_page(study: Study, cells: Sequence[Cell], command: str) -> tuple[Path, str]:
-    """Writes study.html to the study's folder.  -> its path, and what was found as text
+    """Writes study.html to the study's folder.  -> its path, and the findings as text
 
-    Raises InputError where a training's result is not sound, or none of a part is there.
+    Raises InputError where a training's result is damaged, or a part has none.
     """
     parts = [read_part(study.output, part, cells, study.reach) for part in study.parts]
     found = {results.part.name: findings(results) for results in parts}
@@ -46,6 +50,8 @@ def write_page(study: Study, cells: Sequence[Cell], command: str) -> tuple[Path,
     devices = sorted({each.content["device"] for results in parts for each in results.runs})
     page = template("study.html.jinja", Path(__file__).parent).render(
         study=study,
+        ssim=_SSIM,
+        psnr=_PSNR,
         parts=[_part(results, found[results.part.name]) for results in parts],
         command=command,
         made_by={
@@ -93,18 +99,17 @@ def _part(results: PartResults, found: Sequence[str]) -> dict[str, Any]:
 def _row(results: PartResults, place: int, family: Family) -> Row:
     setting = family.best
     assert setting is not None
-    interval, first = mean_interval(setting), results.ranked[0].best
+    interval, first = setting_interval(setting), results.ranked[0].best
     assert first is not None
-    psnr = setting.mean("psnr")
     return Row(
         place=str(place + 1),
         label=family.label,
         seeds=str(len(setting.runs)) if setting.runs[0].is_trained else "",
         chosen=setting.chosen,
-        ssim=f"{interval.mean:.4f}",
-        interval=_range(interval, ".4f"),
-        behind="" if setting is first else _signed(difference(setting, first)),
-        psnr="-" if psnr is None else f"{psnr:.2f}",
+        ssim=_SSIM.shown(interval.mean),
+        interval=_range(interval),
+        behind="" if setting is first else _signed(setting_difference(setting, first)),
+        psnr=_PSNR.shown(setting.mean("psnr")),
         usable=_usable(results, family),
         reach=_reach(setting, results.reach),
         cost=_cost(setting),
@@ -113,14 +118,15 @@ def _row(results: PartResults, place: int, family: Family) -> Row:
     )
 
 
-def _range(interval: Interval, form: str) -> str:
-    return "" if interval.low is None else f"[{interval.low:{form}}, {interval.high:{form}}]"
+def _range(interval: ConfidenceInterval, signed: bool = False) -> str:
+    low, high = (_SSIM.shown(end, signed=signed) for end in (interval.low, interval.high))
+    return "" if interval.low is None else f"[{low}, {high}]"
 
 
-def _signed(interval: Interval | None) -> str:
+def _signed(interval: ConfidenceInterval | None) -> str:
     if interval is None:
         return "other volumes"
-    return f"{interval.mean:+.4f} {_range(interval, '+.4f')}"
+    return f"{_SSIM.shown(interval.mean, signed=True)} {_range(interval, signed=True)}"
 
 
 def _usable(results: PartResults, family: Family) -> str:
@@ -131,7 +137,7 @@ def _usable(results: PartResults, family: Family) -> str:
 
 
 def _reach(setting: Setting, ssim: float | None) -> str:
-    """Steps and passes until an SSIM was reached, the mean over the seeds that did."""
+    """Steps and passes until an SSIM was reached, mean over seeds; how many reached it where not all did."""
     if ssim is None or not setting.runs[0].is_trained:
         return ""
     steps, passes = ([to_reach(run, ssim, over) for run in setting.runs] for over in ("step", "passes"))
@@ -147,7 +153,7 @@ def _cost(setting: Setting) -> str:
 
 
 def _memory(setting: Setting) -> str:
-    """What the optimizer keeps, in copies of the weights; on a GPU the most that torch had there, too."""
+    """Optimizer state in copies of the weights, and on a GPU torch's peak memory."""
     weights, state, peak = (setting.cost(key) for key in ("weights_bytes", "state_bytes", "peak_bytes"))
     copies = f"{state / weights:.1f}" if weights and state is not None else "-"
     return copies + ("" if peak is None else f", {peak / 1e9:.2f} GB")

@@ -1,4 +1,4 @@
-"""A study as it is typed, or as a preset of conf/study has it with what is typed beside."""
+"""Parses a study from the command line, optionally on top of a preset of conf/study."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from omegaconf import ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mrirecon.apps.study.plan import LR, LR_FACTOR, LR_KEY, Axes, Part, Study, Value, key_of
+from mrirecon.apps.study.plan import LR, LR_FACTOR, LR_KEY, Axes, Part, Study, Value, axis_key
 from mrirecon.config.compose import compose
 from mrirecon.config.grammar import typed_value
 from mrirecon.config.options import CONF, is_group, nearest, no_option
@@ -18,7 +18,7 @@ from mrirecon.errors import ConfigError
 _COUNTS = ("seeds", "lr_seeds", "budget")
 _PART_KEYS = {"title", "question", "about", "settings", "axes", "baselines", *_COUNTS}
 _PRESET_KEYS = {"title", "about", "settings", "parts", *_COUNTS}
-# Keys of train.py that a study sets itself, and what says the same here.
+# Keys of train.py that a study sets itself -> what to type instead.
 _TAKEN = {
     "seed": "seeds=N", "trainer.max_epochs": "budget=N", "trainer.max_steps": "budget=N", "run_dir": "output=DIR",
     "hydra.run.dir": "output=DIR", "hydra.sweep.dir": "output=DIR", "hydra.sweep.subdir": "output=DIR",
@@ -28,10 +28,10 @@ _TAKEN = {
 
 
 def read_study(typed: Sequence[str]) -> Study:
-    """The study of a command line: `study=PRESET`, or axes as `optimizer=[sgd,adam] lr=log(1e-4,1e1,6)`, or both.
+    """Study of a command line: `study=PRESET`, or axes as `optimizer=[sgd,adam] lr=log(1e-4,1e1,6)`, or both.
 
-    A list is an axis, any other value a setting of every cell; so is a list where the key has one anyway. Beside a
-    preset an axis takes the place of the preset's own. Raises ConfigError naming what cannot be used.
+    A list is an axis; any other value, and a list for a key that holds a list, is a setting of every cell. A typed axis
+    replaces the preset's axis. Raises ConfigError naming an invalid argument.
     """
     own, axes, settings, launch = _sort(typed)
     defaults = _load(CONF / "study.yaml")
@@ -60,7 +60,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def presets() -> list[str]:
-    """The names in conf/study."""
+    """Names of the presets in conf/study."""
     return sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
 
 
@@ -76,7 +76,7 @@ def _preset(name: str) -> dict[str, Any]:
 
 
 def _sort(typed: Sequence[str]) -> tuple[dict[str, Any], Axes, list[str], list[str]]:
-    """Own keys, axes, settings of train.py, overrides of Hydra."""
+    """Sorts arguments into own keys, axes, settings of train.py and overrides of Hydra."""
     known = [str(key) for key in OmegaConf.load(CONF / "study.yaml")]
     own: dict[str, Any] = {}
     axes: Axes = {}
@@ -102,23 +102,23 @@ def _sort(typed: Sequence[str]) -> tuple[dict[str, Any], Axes, list[str], list[s
 
 
 def _is_list(key: str, settings: Sequence[str]) -> bool:
-    """Whether a key of train.py has a list for its value, as `optimizer.betas`."""
+    """Whether the value of a key of train.py is a list, as for `optimizer.betas`."""
     chosen = [setting for setting in settings if is_group(setting.partition("=")[0])]
     try:
         return isinstance(OmegaConf.select(compose("train", chosen), key), ListConfig)
-    except (HydraException, OmegaConfBaseException):  # is said when the whole is composed
+    except (HydraException, OmegaConfBaseException):  # reported when the whole config is composed
         return False
 
 
 def _replaced(preset: dict[str, Any], axes: Axes, settings: Sequence[str]) -> dict[str, Any]:
-    """A preset with other values on its axes. Raises ConfigError for what would contradict one of its parts."""
+    """The preset with typed values on its axes. Raises ConfigError for settings that contradict one of its parts."""
     for key, values in axes.items():
         parts = [part for part in preset["parts"].values() if key in (part.get("axes") or {})]
         if not parts:
             raise ConfigError(f"{key}: no part of this preset varies it; leave study= out to make a study of your own")
         for part in parts:
             part["axes"][key] = values
-            if key not in (LR, LR_FACTOR):  # its question and words were about the other values
+            if key not in (LR, LR_FACTOR):  # its question and text refer to the preset's values
                 part.pop("question", None)
                 part.pop("about", None)
     for name, part in preset["parts"].items():
@@ -138,7 +138,7 @@ def _part(
     counts: Sequence[Mapping[str, Any]],
     typed: Sequence[str],
 ) -> Part:
-    """counts: where to look for `seeds` and `budget`, the first that has them."""
+    """One part of a study. counts: mappings searched in order for `seeds`, `lr_seeds` and `budget`."""
     seeds, lr_seeds, budget = (_count(key, next(each[key] for each in counts if key in each)) for key in _COUNTS)
     assert seeds is not None
     assert budget is not None
@@ -148,7 +148,7 @@ def _part(
     if LR in axes and LR_FACTOR in axes:
         raise ConfigError("lr and lr_factor: the one gives learning rates, the other multiples of them: give one")
     settings = _later_wins([*(preset.get("settings") or []), *(node.get("settings") or []), *typed])
-    varied = [key_of(axis) for axis in axes]
+    varied = [axis_key(axis) for axis in axes]
     kept = tuple(setting for setting in settings if setting.partition("=")[0] not in varied)
     question, about = str(node.get("question") or ""), str(node.get("about") or "")
     few = min(seeds, lr_seeds or seeds)
@@ -172,7 +172,7 @@ def _axis(key: str, values: Any) -> Sequence[Value]:
     values = values if isinstance(values, list) else [values]
     for value in values:
         if isinstance(value, list | dict) or re.search(r"[/,=$']", str(value)):
-            raise ConfigError(f"{key}={values}: expected names or numbers: the folders of the cells are called by them")
+            raise ConfigError(f"{key}={values}: expected names or numbers: they name the folders of the cells")
         problem = no_option(key, value) if is_group(key) else ""
         if problem:
             raise ConfigError(problem)

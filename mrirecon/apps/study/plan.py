@@ -1,4 +1,4 @@
-"""What a study runs: its parts, each a grid of settings of train.py, and every grid as a multirun of Hydra."""
+"""Plan of a study: parts, each a grid of settings of train.py, run as multiruns of Hydra."""
 
 import itertools
 import re
@@ -17,7 +17,7 @@ Axes = dict[str, Sequence[Value]]
 LR, LR_FACTOR, REG_WEIGHT = "lr", "lr_factor", "model.reg_weight"
 LR_KEY = "optimizer.lr"
 
-# Of every training: nothing is kept but its curves.
+# Overrides of every training: nothing is kept but its curves.
 _QUIET = (
     "callbacks=study", "trainer.enable_checkpointing=false", "trainer.enable_progress_bar=false",
     "trainer.num_sanity_val_steps=0", "trainer.log_every_n_steps=1", "hydra/hydra_logging=disabled",
@@ -26,13 +26,12 @@ _QUIET = (
 
 
 class Part(NamedTuple):
-    """A grid of trainings and what is asked of it.
+    """A grid of trainings and the question it answers.
 
-    question: which of `findings.FINDERS` puts the answer into words. settings: overrides of train.py, the same in every
-    cell. axes: what is varied, every combination of it; `lr` stands for optimizer.lr, `lr_factor` for multiples of each
-    optimizer's own. seeds: runs of each combination, seed 0, 1, ... lr_seeds: as many of them are run of every learning
-    rate, the others of the best one alone. budget: passes over the training data. baselines: axes of models
-    that need no training, scored once.
+    question: key of `findings.FINDERS`. settings: overrides of train.py for every cell. axes: values to vary, in all
+    combinations; `lr` stands for optimizer.lr, `lr_factor` for multiples of each optimizer's own. seeds: runs of each
+    combination, seed 0, 1, ... lr_seeds: seeds run at every learning rate; the remaining ones only at the best.
+    budget: passes over the training data. baselines: axes of models without training, scored once.
     """
 
     name: str
@@ -48,7 +47,7 @@ class Part(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One training: values of the axes and a seed. folder: below that of the study."""
+    """One training: values of the axes and a seed. folder: relative to that of the study."""
 
     part: str
     axes: dict[str, Value]
@@ -67,21 +66,21 @@ class Study(NamedTuple):
     launch: tuple[str, ...]  # overrides of Hydra itself
 
 
-def key_of(axis: str) -> str:
-    """What train.py calls an axis."""
+def axis_key(axis: str) -> str:
+    """Key of train.py for an axis."""
     return LR_KEY if axis in (LR, LR_FACTOR) else axis
 
 
 class Grid(NamedTuple):
-    """One multirun: all combinations of its axes. is_baseline: of models that have no settings of the part's model."""
+    """One multirun: all combinations of its axes. is_baseline: leaves out the part's settings of the model."""
 
     part: Part
-    axes: Axes  # without lr_factor: it is a learning rate by now
+    axes: Axes  # lr_factor is already resolved to lr
     seeds: Sequence[int]
     is_baseline: bool = False
 
     def cells(self) -> Iterator[Cell]:
-        """In the order they are run: every combination with the first seed, then with the next."""
+        """Cells in running order: all combinations with the first seed, then with the next."""
         for seed in self.seeds:
             for values in itertools.product(*self.axes.values()):
                 axes = dict(zip(self.axes, values, strict=True))
@@ -90,15 +89,17 @@ class Grid(NamedTuple):
 
     @property
     def settings(self) -> list[str]:
-        """Those of its part, as Hydra wants them."""
+        """Settings of its part, in Hydra's syntax."""
         kept = [s for s in self.part.settings if not (self.is_baseline and re.match(r"\+*model[.=]", s))]
         return [_without_null(setting) for setting in kept]
 
     def overrides(self, output: Path) -> list[str]:
-        """What Hydra is told, for the cells and their folders."""
-        swept = [f"{key_of(axis)}={','.join(map(_text, values))}" for axis, values in self.axes.items()]
+        """Overrides of the multirun: cells and their folders."""
+        swept = [f"{axis_key(axis)}={','.join(map(_text, values))}" for axis, values in self.axes.items()]
         names = [
-            f"{axis}=${{hydra:runtime.choices.{axis}}}" if is_group(axis) else f"{axis}=${{{key_of(axis).lstrip('+')}}}"
+            f"{axis}=${{hydra:runtime.choices.{axis}}}"
+            if is_group(axis)
+            else f"{axis}=${{{axis_key(axis).lstrip('+')}}}"
             for axis in self.axes
         ]
         folder = (output / self.part.name).as_posix().replace("'", r"\'")
@@ -112,12 +113,12 @@ class Grid(NamedTuple):
 
     @property
     def shared(self) -> list[str]:
-        """Overrides of all its cells."""
+        """Overrides common to all its cells."""
         return [*_QUIET, *self.settings, f"trainer.max_epochs={self.part.budget}"]
 
     def first(self) -> list[str]:
-        """Overrides of its first cell, to see whether it can be composed."""
-        return [*self.shared, *(f"{key_of(axis)}={_text(values[0])}" for axis, values in self.axes.items())]
+        """Overrides of its first cell, for a check that it can be composed."""
+        return [*self.shared, *(f"{axis_key(axis)}={_text(values[0])}" for axis, values in self.axes.items())]
 
 
 def _text(value: Value) -> str:
@@ -125,15 +126,15 @@ def _text(value: Value) -> str:
 
 
 def _without_null(setting: str) -> str:
-    """`mask=null` as Hydra wants it."""
+    """`mask=null` in Hydra's syntax, `~mask`; other settings unchanged."""
     group, _, value = setting.partition("=")
     return f"~{group}" if value == "null" and is_group(group) else setting
 
 
 def grids(part: Part, default_lr: Mapping[str, float]) -> list[Grid]:
-    """The first multiruns of a part: one, or one for each optimizer where learning rates are multiples of its own.
+    """First multiruns of a part: one, or with `lr_factor` one per optimizer.
 
-    default_lr: of each optimizer that the part uses with `lr_factor`.
+    default_lr: default learning rate of each optimizer used with `lr_factor`.
     """
     found = [Grid(part, part.baselines, range(1), is_baseline=True)] if part.baselines else []
     if LR_FACTOR not in part.axes:
@@ -146,13 +147,13 @@ def grids(part: Part, default_lr: Mapping[str, float]) -> list[Grid]:
 
 
 def more_seeds(part: Part, best: Sequence[Mapping[str, Value]]) -> list[Grid]:
-    """The multiruns that follow: the remaining seeds of the best settings, given by the values of their axes."""
+    """Second multiruns of a part: remaining seeds of the best settings, given by their axes."""
     seeds = range(part.lr_seeds, part.seeds)
     return [Grid(part, {key: [value] for key, value in axes.items()}, seeds) for axes in best] if seeds else []
 
 
 def optimizers_of(part: Part) -> list[str]:
-    """The optimizers a part uses; of one that names none, train.py's own."""
+    """Optimizers that a part uses; the default of train.py where it names none."""
     if "optimizer" in part.axes:
         return [str(name) for name in part.axes["optimizer"]]
     chosen = [setting.partition("=")[2] for setting in part.settings if setting.startswith("optimizer=")]

@@ -1,4 +1,4 @@
-"""How far a study is: kept in its folder, so that any process that runs a part of it can tell."""
+"""Progress of a study, kept in its folder so that every process of it can print it."""
 
 import json
 import time
@@ -8,6 +8,7 @@ from typing import Any
 
 from mrirecon.apps.study.cell import is_finished, read_cell
 from mrirecon.apps.study.plan import Cell, Study
+from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.system.atomic import write_json
 from mrirecon.system.progress import duration
 
@@ -15,7 +16,7 @@ FILE_NAME = "study.json"
 
 
 def start(study: Study, cells: Sequence[Cell], command: str) -> int:
-    """Writes down what is to be run; the number of cells that were finished before."""
+    """Writes the plan to study.json. Returns the number of cells already finished."""
     done = sum(is_finished(study.output / cell.folder) for cell in cells)
     folders = [cell.folder for cell in cells]
     content = {"command": command, "started": time.time(), "done": done, "cells": folders}
@@ -24,7 +25,7 @@ def start(study: Study, cells: Sequence[Cell], command: str) -> int:
 
 
 def line(output: Path, folder: Path) -> str:
-    """What is said after a cell: how many are done, what came out, how long the others will take at this pace."""
+    """Line after a finished cell: cells done, its result, estimated time left."""
     plan = json.loads((output / FILE_NAME).read_text())
     done = sum(is_finished(output / cell) for cell in plan["cells"])
     new = max(1, done - plan["done"])
@@ -40,4 +41,4 @@ def _outcome(content: dict[str, Any]) -> str:
     if content["status"] == "diverged":
         return f"diverged after {content['num_steps']} steps"
     ssim = content["validations"][-1]["ssim"]
-    return "SSIM undefined" if ssim is None else f"SSIM {ssim:.4f}"
+    return f"SSIM {SCORE_TABLE['ssim'].shown(ssim, undefined='undefined')}"

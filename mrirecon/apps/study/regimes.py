@@ -1,4 +1,4 @@
-"""How a loss goes at each step size: it crawls, converges, oscillates or diverges."""
+"""Classifies the loss at each step size: it crawls, converges, oscillates or diverges."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from mrirecon.apps.study.results import Family, PartResults, Setting
 
-_RISES = 0.2  # of the steps: a loss that rises in more of them oscillates
-_CRAWLS = 0.5  # of the largest fall of the loss: less is called crawling
+_RISES = 0.2  # a loss that rises in more than this share of the steps oscillates
+_CRAWLS = 0.5  # a loss that falls by less than this share of the largest fall crawls
 
 
 def step_size(results: PartResults) -> list[str]:
-    """At which step sizes the loss crawls, falls, oscillates and grows."""
+    """Sentences naming the step sizes at which the loss crawls, converges, oscillates or diverges."""
     return [sentence for family in results.families for sentence in _regimes(family)]
 
 
@@ -31,18 +31,18 @@ def _regimes(family: Family) -> list[str]:
 
 
 def _losses(setting: Setting) -> list[float]:
-    """The losses of the first seed; one that is not finite ends them."""
+    """Losses of the first seed, up to the first that is not finite."""
     values = setting.runs[0].content["losses"]
     return values[: values.index(None)] if None in values else values
 
 
 def _fall(losses: Sequence[float]) -> float:
-    """The share by which the loss fell.  1 is all of it, negative: it grew"""
+    """Relative fall of the loss; negative where it grew."""
     return 1 - losses[-1] / losses[0] if losses and losses[0] > 0 else 0.0
 
 
 def _rises(losses: Sequence[float]) -> float:
-    """The share of the steps in which the loss rose."""
+    """Share of the steps in which the loss rose."""
     return float(np.mean(np.diff(losses) > 0)) if len(losses) > 1 else 0.0
 
 
@@ -70,7 +70,7 @@ def _evidence(regime: str, settings: Sequence[Setting], losses: dict[Setting, li
 
 
 def _rates(settings: Sequence[Setting], family: Family) -> str:
-    """`lr 0.001, 0.1 to 1`: neighbours on the grid are joined"""
+    """Learning rates as text, neighbours on the grid joined.  -> `lr 0.001, 0.1 to 1`"""
     runs: list[list[Setting]] = []
     for setting in settings:
         place = family.settings.index(setting)

@@ -1,4 +1,4 @@
-"""What came out of a study's trainings: per setting over its seeds, per family over its learning rates."""
+"""Results of a study: runs grouped into settings (over seeds) and families (over learning rates)."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,96 +15,96 @@ from mrirecon.apps.study.cell import FILE_NAME, read_cell
 from mrirecon.apps.study.plan import LR, REG_WEIGHT, Cell, Part, Value, optimizers_of
 from mrirecon.errors import InputError
 
-_USABLE = 0.5  # of the best gain over zero-filled: a learning rate that gives so much can be used
-_REACHED = 0.9  # of it, where no SSIM to be reached was given
+_USABLE = 0.5  # share of the best gain over zero-filled from which a learning rate counts as usable
+_REACHED = 0.9  # share of the best gain that steps are counted to by default
 
 
 class Run(NamedTuple):
-    """A training, and what it left in its cell.json."""
+    """A training, with the content of its cell.json."""
 
     cell: Cell
     content: dict[str, Any]
 
     @property
     def is_sound(self) -> bool:
-        """Whether it ended with a score: it did not diverge, and its SSIM is defined."""
+        """Whether it did not diverge and its final SSIM is defined."""
         return not self.is_diverged and self.final("ssim") is not None
 
     @property
     def is_diverged(self) -> bool:
-        """Whether it was stopped by numbers that are not finite."""
+        """Whether it was stopped by a value that is not finite."""
         return bool(self.content["status"] == "diverged")
 
     @property
     def is_trained(self) -> bool:
-        """False of a model without weights, whose result has no seed."""
+        """Whether the model was trained; False for models without weights, whose result has no seed."""
         return bool(self.content["num_slices"])
 
     @property
     def zero_filled(self) -> float | None:
-        """The SSIM of the zero-filled images it was validated on."""
+        """SSIM of the zero-filled validation images."""
         return (self.content["zero_filled"] or {}).get("ssim")
 
     def final(self, score: str) -> float | None:
-        """A score after the last pass."""
+        """A score at the last validation."""
         return self.content["validations"][-1][score] if self.content["validations"] else None
 
     def curve(self, score: str, over: str = "passes") -> tuple[list[float], list[float]]:
-        """A score after each validation, over the passes, the steps or the slices so far."""
+        """x (passes, step or num_slices so far) and score of each validation where it is defined."""
         known = [v for v in self.content["validations"] if v[score] is not None]
         return [float(v[over]) for v in known], [float(v[score]) for v in known]
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """The trainings that differ by their seed alone."""
+    """Trainings that differ only in their seed."""
 
     axes: Mapping[str, Value]
     runs: tuple[Run, ...]
 
     @property
     def lr(self) -> float | None:
-        """The learning rate, where the study varies it."""
+        """Learning rate; None where the study does not vary it."""
         value = self.axes.get(LR)
         return float(value) if isinstance(value, int | float) else None
 
     @property
     def chosen(self) -> str:
-        """What was chosen by the score, in words.  "lr 0.01", of a regularised model "lambda 0.01" """
+        """The value chosen by score, as text.  "lr 0.01", of a regularised model "lambda 0.01" """
         key = _chosen_key(self.axes)
         return "" if key is None else f"{'lr' if key == LR else 'lambda'} {self.axes[key]:g}"
 
     @cached_property
     def score(self) -> float | None:
-        """Mean final SSIM over seeds; None where one of them has none."""
+        """Mean final SSIM over seeds; None where it is undefined for one of them."""
         return fmean(run.final("ssim") or 0.0 for run in self.runs) if self.is_sound else None
 
     @property
     def is_sound(self) -> bool:
-        """Whether every seed ended with a score."""
+        """Whether every seed has a final SSIM."""
         return all(run.is_sound for run in self.runs)
 
     @property
     def zero_filled(self) -> float | None:
-        """The SSIM of the zero-filled images."""
+        """SSIM of the zero-filled images."""
         return self.runs[0].zero_filled
 
     @property
     def seeds(self) -> list[int]:
-        """Those that were run."""
+        """Seeds that were run."""
         return [run.cell.seed for run in self.runs]
 
     def mean(self, score: str) -> float | None:
-        """The mean of a final score over seeds; None where one has none."""
+        """Mean of a final score over seeds; None where it is undefined for one of them."""
         values = [run.final(score) for run in self.runs]
         return None if None in values or not self.is_sound else fmean(v for v in values if v is not None)
 
     def table(self) -> np.ndarray:
-        """Final SSIM of the volumes that have one in every seed.  -> (seed volume)"""
+        """Final SSIM of the volumes where it is defined for every seed.  -> (seed volume)"""
         return self._rows[:, self._is_defined]
 
     def units(self) -> list[str]:
-        """What a bootstrap draws as one, for each column of `table`: a patient where there are several, else a scan."""
+        """Bootstrap unit of each column of `table`: patient where there are several, else scan."""
         volumes = self.runs[0].content["volumes"]
         patients = {v["patient"] for v in volumes}
         key = "patient" if len(patients) > 1 and None not in patients and "" not in patients else "name"
@@ -120,27 +120,27 @@ class Setting:
         return np.isfinite(self._rows).all(axis=0)
 
     def cost(self, key: str) -> float | None:
-        """The mean over seeds of what a step took: seconds_per_step, state_bytes, weights_bytes, peak_bytes."""
+        """Mean over seeds of seconds_per_step, state_bytes, weights_bytes or peak_bytes; None without values."""
         values = [run.content[key] for run in self.runs if run.content.get(key) is not None]
         return fmean(values) if values else None
 
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """The settings that differ by their learning rate alone, from the smallest on."""
+    """Settings that differ only in their learning rate, in rising order. only: label where there are no axes."""
 
     axes: Mapping[str, Value]
     settings: tuple[Setting, ...]
-    only: str  # the label where there are no axes to name it by
+    only: str
 
     @property
     def label(self) -> str:
-        """Its values in words."""
+        """Values of its axes, as text."""
         return label_of(self.axes) or self.only
 
     @property
     def runs(self) -> list[Run]:
-        """All of them."""
+        """All runs."""
         return [run for setting in self.settings for run in setting.runs]
 
     @property
@@ -150,21 +150,21 @@ class Family:
 
     @property
     def best(self) -> Setting | None:
-        """The setting of the best mean SSIM, among those of the most seeds; None where none has a score."""
+        """Setting with the best mean SSIM among those with the most seeds; None where none has a score."""
         sound = [setting for setting in self.settings if setting.score is not None]
         return max(sound, key=lambda setting: (len(setting.runs), setting.score)) if sound else None
 
     @property
     def is_at_edge(self) -> bool:
-        """Whether the best is the smallest or the largest of several learning rates."""
+        """Whether the best learning rate is the smallest or the largest of several."""
         rates = [setting.lr for setting in self.settings if setting.lr is not None]
         return self.best is not None and len(rates) > 1 and self.best.lr in (rates[0], rates[-1])
 
     def usable_decades(self, threshold: float) -> tuple[float, bool]:
-        """How many decades of learning rates reach an SSIM, and whether the range may go on beyond what was tried.
+        """Decades of learning rates that reach an SSIM, and whether the range may extend beyond those tried.
 
-        The curve of the SSIM over the logarithm of the learning rate is taken as straight between its points; one that
-        diverged counts as reaching nothing, so the range ends halfway to it.
+        SSIM is interpolated linearly over the logarithm of the learning rate; towards a diverged point the range ends
+        halfway.
         """
         points = [(math.log10(s.lr), s.score) for s in self.settings if s.lr is not None]
         width = sum(_above(one, other, threshold) for one, other in pairwise(points))
@@ -174,7 +174,7 @@ class Family:
 
 @dataclass(frozen=True, eq=False)
 class PartResults:
-    """Everything that came out of one part.  reach: the SSIM that steps are counted to"""
+    """Results of one part of a study. reach: SSIM that steps are counted to."""
 
     part: Part
     families: tuple[Family, ...]
@@ -183,28 +183,28 @@ class PartResults:
 
     @property
     def ranked(self) -> list[Family]:
-        """Those with a best setting, from the best SSIM on."""
+        """Families with a score, best first."""
         known = [family for family in self.families if family.best is not None]
         return sorted(known, key=lambda family: -_score(family))
 
     @property
     def runs(self) -> list[Run]:
-        """All of them."""
+        """All runs."""
         return [run for family in self.families for run in family.runs]
 
     @property
     def zero_filled(self) -> float | None:
-        """The zero-filled images' SSIM; None where it is not the same for all, as under different masks."""
+        """SSIM of the zero-filled images; None where runs differ in it, as with different masks."""
         found = {None if run.zero_filled is None else round(run.zero_filled, 9) for run in self.runs if run.is_sound}
         return found.pop() if len(found) == 1 else None
 
     @property
     def usable(self) -> float | None:
-        """The SSIM from which on a learning rate is called usable; None where nothing was better than zero-filled."""
+        """SSIM from which a learning rate counts as usable; None where nothing is better than zero-filled."""
         return self.share_of_gain(_USABLE)
 
     def share_of_gain(self, share: float) -> float | None:
-        """The SSIM so far on the way from zero-filled to the best of this part."""
+        """SSIM at a share of the way from zero-filled to the best; None where nothing is better than zero-filled."""
         floor = self.zero_filled
         if not self.ranked or floor is None:
             return None
@@ -213,7 +213,7 @@ class PartResults:
 
 
 def read_part(output: Path, part: Part, cells: Sequence[Cell], reach: float | None) -> PartResults:
-    """What the trainings of a part left, and how many are not run yet. Raises InputError for a broken file, or none."""
+    """Results of a part, with the number of missing trainings. Raises InputError for a damaged file, or none."""
     found = [(cell, read_cell(output / cell.folder / FILE_NAME)) for cell in cells if cell.part == part.name]
     runs = [Run(cell, content) for cell, content in found if content is not None]
     if not runs:
@@ -224,7 +224,7 @@ def read_part(output: Path, part: Part, cells: Sequence[Cell], reach: float | No
 
 
 def best_settings(results: PartResults) -> list[Mapping[str, Value]]:
-    """The values of the axes of each family's best setting, of models that were trained."""
+    """Axes of each family's best setting, for trained models."""
     best = [family.best for family in results.families if family.best is not None]
     return [setting.axes for setting in best if setting.runs[0].is_trained]
 
@@ -242,7 +242,7 @@ def _families(runs: Sequence[Run], only: str) -> Iterator[Family]:
 
 
 def _chosen_key(axes: Mapping[str, Value]) -> str | None:
-    """The axis along which the best is chosen: the learning rate, of a model without one its regularisation weight."""
+    """Axis along which the best is chosen: learning rate, else regularisation weight."""
     return next((key for key in (LR, REG_WEIGHT) if key in axes), None)
 
 
@@ -258,7 +258,7 @@ def _score(family: Family) -> float:
 
 
 def label_of(axes: Mapping[str, Value]) -> str:
-    """Values of axes in words.  {"optimizer": "adam", "model.norm": "group"} -> "adam + group" """
+    """Values of axes as text.  {"optimizer": "adam", "model.norm": "group"} -> "adam + group" """
     return " + ".join(_named(key, value) for key, value in axes.items())
 
 
@@ -275,7 +275,7 @@ def _or_nan(value: float | None) -> float:
 
 
 def _above(one: tuple[float, float | None], other: tuple[float, float | None], threshold: float) -> float:
-    """The length of the stretch between two points of a line that lies above a threshold."""
+    """Length in x over which the line between two points is above a threshold."""
     (x0, y0), (x1, y1) = one, other
     if y0 is None or y1 is None:
         return (x1 - x0) / 2 * sum(y is not None and y >= threshold for y in (y0, y1))
@@ -287,5 +287,5 @@ def _above(one: tuple[float, float | None], other: tuple[float, float | None], t
 
 
 def to_reach(run: Run, ssim: float, over: str) -> float | None:
-    """Passes, steps or slices until the validation SSIM first was at least so high; None where it never was."""
+    """Passes, step or num_slices at the first validation with at least this SSIM; None where it was not reached."""
     return next((x for x, y in zip(*run.curve("ssim", over), strict=True) if y >= ssim), None)

@@ -1,4 +1,4 @@
-"""A study from what was typed to its page: the grids run as multiruns, the seeds that the results ask for, the page."""
+"""Runs a study from the command line to its page: grids as multiruns, remaining seeds of the best, the page."""
 
 import shlex
 import sys
@@ -26,21 +26,21 @@ Multirun = Callable[[list[str]], None]
 
 
 def train_cell(cfg: DictConfig) -> None:
-    """One training of a study; one that is refused is reported, and the others go on."""
+    """One training of a study; a refused one is reported, and the others continue."""
     folder = Path(cfg.run_dir)
     output = folder.parent.parent
     try:
         if run_cell(cfg):
             print(progress.line(output, folder), flush=True)
     except (ConfigError, InputError) as error:
-        # What refuses the first would refuse all; and a folder with a training of other settings is no such failure.
+        # A failure of the first cell would concern all; a folder with a training of other settings is an error too.
         if is_finished(folder) or not any(output.glob("*/*/cell.json")):
             raise
         print(f"error: {folder.relative_to(output)}: {error}", file=sys.stderr, flush=True)
 
 
 def run_study(typed: list[str], multirun: Multirun) -> int | None:
-    """Runs the study that was typed and writes its page; 4 where a training is missing.  Raises ConfigError."""
+    """Runs the typed study and writes its page. Returns 4 where a training is missing.  Raises ConfigError."""
     study = read_study(typed)
     planned = [grid for part in study.parts for grid in grids(part, _default_lr(part))]
     for grid in planned:
@@ -59,7 +59,7 @@ def run_study(typed: list[str], multirun: Multirun) -> int | None:
 
 
 def _default_lr(part: Part) -> dict[str, float]:
-    """Of each optimizer, where its multiples are to be tried."""
+    """Default learning rate of each optimizer, where multiples of it are tried."""
     if LR_FACTOR not in part.axes:
         return {}
     settings = [setting for setting in Grid(part, {}, ()).settings if not setting.startswith("optimizer")]
@@ -74,7 +74,7 @@ def _composed(overrides: list[str]) -> DictConfig:
 
 
 def _run(study: Study, planned: Sequence[Grid], multirun: Multirun) -> list[Cell]:
-    """Runs the cells of some grids, each grid as a multirun of Hydra; those that are finished are only compared."""
+    """Runs the cells of some grids, each grid as a multirun of Hydra; finished cells are only checked."""
     cells = [cell for grid in planned for cell in grid.cells()]
     done = progress.start(study, cells, command_line())
     print(f"{study.title}: {len(cells)} trainings in {study.output}" + (f", {done} of them finished" if done else ""))

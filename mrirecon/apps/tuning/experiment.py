@@ -1,4 +1,4 @@
-"""The best config of a search as an experiment for train.py."""
+"""Writes the best config of a search as an experiment for train.py."""
 
 import secrets
 import shlex
@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mrirecon.apps.tuning.space import Compose, key_of
+from mrirecon.apps.tuning.space import Compose, override_key
 from mrirecon.config.compose import flatten, plain
 from mrirecon.config.options import CONF, is_group
 from mrirecon.errors import ConfigError
@@ -17,9 +17,9 @@ from mrirecon.system.atomic import replacing
 
 
 class Experiment:
-    """The file `experiment/NAME.yaml` that a search keeps its best config in.
+    """The file `experiment/NAME.yaml` with the best config of a search.
 
-    Raises ConfigError for a name or folder that Hydra would not find.
+    Raises ConfigError for a name or folder that Hydra cannot find.
     """
 
     def __init__(self, folder: str | None, name: str) -> None:
@@ -27,32 +27,32 @@ class Experiment:
         self.name, self._mark = name, ""
         if self.folder.name != "experiment":
             raise ConfigError(
-                f"experiment_dir={folder}: expected a folder called experiment: experiment={name} is looked for in one"
+                f"experiment_dir={folder}: expected a folder called experiment, where Hydra looks for experiment={name}"
             )
         if not name.replace("-", "_").isidentifier():
-            raise ConfigError(f"name={name}: expected letters, digits, - and _, as experiment={name} is to be typed")
+            raise ConfigError(f"name={name}: expected only letters, digits, - and _")
 
     def claim(self, search: str) -> None:
-        """Says which search it is of; ConfigError where there is a file of that name that this one has not written."""
+        """Sets the search the file belongs to. Raises ConfigError where the file exists and is not of this search."""
         self._mark = f"# search {search}"
         if self.path.exists() and self._mark not in self.path.read_text().splitlines():
             raise ConfigError(f"name={self.name}: {self.path} is there and not of this search: give another name=NAME")
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Path of the file."""
         return self.folder / f"{self.name}.yaml"
 
     @property
     def command(self) -> str:
-        """What to type to train by it."""
+        """Command line that trains with it."""
         elsewhere = [] if self.folder == CONF / "experiment" else ["--config-dir", str(self.folder.parent)]
         return shlex.join(["python", "scripts/train.py", *elsewhere, f"experiment={self.name}"])
 
     def write(self, overrides: Sequence[str], cfg: DictConfig, compose: Compose, remarks: Sequence[str]) -> None:
-        """Writes the file, if train.py makes the very config `cfg` of it; else raises ConfigError.
+        """Writes the file. Raises ConfigError where train.py would not compose exactly `cfg` from it.
 
-        overrides: what was typed and found, which gives `cfg` over the defaults. remarks: lines of its comment.
+        overrides: typed and found overrides, which give `cfg` over the defaults. remarks: lines of the comment.
         """
         comment = [" ".join(line.splitlines()) for line in (*remarks, self.command)]
         text = "\n".join(["# @package _global_", self._mark, *(f"# {line}" for line in comment)])
@@ -66,7 +66,7 @@ class Experiment:
             raise ConfigError(f"experiment_dir={self.folder}: is not writable: choose another folder") from error
 
     def _check(self, text: str, cfg: DictConfig, compose: Compose) -> None:
-        """Composes the text as train.py would, under a name that no other file has."""
+        """Composes the text as train.py would, under a unique name. Raises ConfigError unless it gives `cfg`."""
         with tempfile.TemporaryDirectory() as folder:
             name = f"check_{secrets.token_hex(8)}"
             (Path(folder) / "experiment").mkdir()
@@ -82,7 +82,7 @@ class Experiment:
 
 
 def experiment_yaml(overrides: Sequence[str], cfg: DictConfig) -> str:
-    """Overrides as the body of an experiment: options chosen as its defaults, keys with their values in `cfg`.
+    """Body of an experiment: group choices as a defaults list, keys with their values in `cfg`.
 
     ["optimizer=sgd", "optimizer.lr=0.1"] -> defaults: [override /optimizer: sgd], optimizer: {lr: 0.1}
     """
@@ -90,7 +90,7 @@ def experiment_yaml(overrides: Sequence[str], cfg: DictConfig) -> str:
     chosen: list[dict[str, Any]] = []
     keys = OmegaConf.create({})
     for override in overrides:
-        key, value = key_of(override), override.partition("=")[2]
+        key, value = override_key(override), override.partition("=")[2]
         if key == "experiment":
             above = [value, "_self_"]
         elif is_group(key):
@@ -103,7 +103,7 @@ def experiment_yaml(overrides: Sequence[str], cfg: DictConfig) -> str:
 
 
 def _raw(cfg: DictConfig, key: str) -> Any:
-    """A value as it stands in the config, its interpolations left alone."""
+    """Value of a key without resolving interpolations."""
     parent, _, name = key.rpartition(".")
     node = OmegaConf.to_container(OmegaConf.select(cfg, parent) if parent else cfg, resolve=False)
     assert isinstance(node, dict)

@@ -1,4 +1,4 @@
-"""The words a search space is typed in: log(low,high), range(low,high[,step]) and choice(a,b,...)."""
+"""Parses dimensions of a search space: log(low,high), range(low,high[,step]) and choice(a,b,...)."""
 
 import re
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from mrirecon.config.grammar import (
     EXAMPLES,
     WORD,
-    Interval,
-    is_interval,
+    NumberRange,
+    is_range,
     number_text,
-    parse_interval,
+    parse_range,
     split_commas,
     word_and_arguments,
 )
@@ -21,29 +21,33 @@ _TYPED = re.compile(r"[\w./@]+=\s*(?:log|range|choice)\(")
 
 @dataclass(frozen=True)
 class Dimension:
-    """One thing that is searched.
+    """One dimension of a search space.
 
-    key: a key of the config, or a group of options. text: what was typed for it, without blanks.
-    options: of a choice, as typed; the text of an interval among them stands for a number drawn from it.
-    interval: where numbers are drawn from, of a choice the one that is among its options.
+    key: a key of the config, or a group of options. text: its definition as typed, without blanks.
+    options: of a choice, as typed; log(...) or range(...) among them stands for a number drawn from it.
+    number_range: range of numbers to draw from; in a choice, the one among its options.
     """
 
     key: str
     text: str
     options: tuple[str, ...] = ()
-    interval: Interval | None = None
+    number_range: NumberRange | None = None
 
     def __str__(self) -> str:
         return f"{self.key}={self.text}"
 
     def edges(self) -> tuple[str, ...]:
-        """Values that every other one lies between or is equal to, as typed."""
-        ends = () if self.interval is None else (number_text(self.interval.low), number_text(self.interval.high))
-        return (*(option for option in self.options if not is_interval(option)), *ends)
+        """All options, and both ends of the range, as typed."""
+        ends = (
+            ()
+            if self.number_range is None
+            else (number_text(self.number_range.low), number_text(self.number_range.high))
+        )
+        return (*(option for option in self.options if not is_range(option)), *ends)
 
 
 def spell_space(typed: Sequence[str]) -> list[str]:
-    """What was typed, its dimensions put into the list `space`: Hydra has other meanings for their words.
+    """Command line with its dimensions moved into the list `space`, since Hydra gives their words other meanings.
 
     ["optimizer.lr=log(1e-4,1)", "seed=1"] -> ["seed=1", "space=['optimizer.lr=log(1e-4,1)']"]
     """
@@ -55,7 +59,7 @@ def spell_space(typed: Sequence[str]) -> list[str]:
 
 
 def parse_dimension(typed: str) -> Dimension:
-    """`KEY=WORD(...)` -> the dimension. Raises ConfigError for anything else."""
+    """Dimension from `KEY=WORD(...)`. Raises ConfigError for anything else."""
     key, _, text = typed.partition("=")
     text = "".join(text.split())
     match = WORD.fullmatch(text)
@@ -63,10 +67,10 @@ def parse_dimension(typed: str) -> Dimension:
         raise ConfigError(f"space: {typed}: expected KEY={EXAMPLES}")
     key, (word, inside) = key.strip(), match.groups()
     if word != "choice":
-        return Dimension(key, text, interval=parse_interval(f"{key}={text}", word, inside))
+        return Dimension(key, text, number_range=parse_range(f"{key}={text}", word, inside))
     options = split_commas(inside)
-    intervals = [option for option in options if is_interval(option)]
-    if len(options) < 2 or "" in options or len(set(options)) < len(options) or len(intervals) > 1:
+    ranges = [option for option in options if is_range(option)]
+    if len(options) < 2 or "" in options or len(set(options)) < len(options) or len(ranges) > 1:
         raise ConfigError(f"{key}={text}: expected two or more different options, at most one of them log() or range()")
-    inner = parse_interval(f"{key}={text}", *word_and_arguments(intervals[0])) if intervals else None
+    inner = parse_range(f"{key}={text}", *word_and_arguments(ranges[0])) if ranges else None
     return Dimension(key, text, tuple(options), inner)

@@ -1,4 +1,4 @@
-"""A search from what was typed to the best config: its trials, the experiment that is written, what to type next."""
+"""Runs a hyperparameter search from the command line to the experiment with the best config."""
 
 import shlex
 import time
@@ -17,8 +17,8 @@ from optuna import TrialPruned
 from optuna.trial import Trial
 
 from mrirecon.apps.tuning.experiment import Experiment
-from mrirecon.apps.tuning.report import OVERRIDES, SCORES, print_summary, summary, trial_line
-from mrirecon.apps.tuning.space import Composed, Space, key_of, open_space
+from mrirecon.apps.tuning.report import TRIAL_OVERRIDES, TRIAL_SCORES, print_summary, summary, trial_line
+from mrirecon.apps.tuning.space import Composed, Space, open_space, override_key
 from mrirecon.apps.tuning.storage import DEFAULT, REASON, Search, is_result, make_pruner
 from mrirecon.apps.tuning.trial import METRICS, Data, TrialError, check_trial, digests, slim, train_trial, trial_folder
 from mrirecon.config.compose import flatten, json_config, plain
@@ -36,7 +36,7 @@ _MAY_CHANGE = ("run_dir", "data.root", "data.num_workers", "data.check", "traine
 def search(cfg: DictConfig) -> int | None:
     """Runs trials until all have a result or the time is over, and writes the best config; 1 where there is none."""
     _check(cfg)
-    # Lightning's hint, of every trial; the curves of one are not what a search is for.
+    # Lightning warns in every trial; the curves of a trial do not matter.
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval")
     fixed, is_typed = _typed(list(HydraConfig.get().overrides.task))
     base = slim(_compose(fixed).cfg, cfg.without, ".")
@@ -63,7 +63,7 @@ def search(cfg: DictConfig) -> int | None:
 
 
 def _run(cfg: DictConfig, search: Search, objective: Any, keep: Any) -> None:
-    """Trials until all have a result, also those of other processes, or the time is over."""
+    """Runs trials until all, including those of other processes, have a result, or the time is over."""
     begin, waiting, num_before = time.monotonic(), False, sum(map(is_result, search.trials()))
     while cfg.timeout is None or time.monotonic() - begin < cfg.timeout:
         trial = search.run_one(objective, cfg.num_trials)
@@ -83,10 +83,10 @@ def _run(cfg: DictConfig, search: Search, objective: Any, keep: Any) -> None:
 
 
 def _objective(cfg: DictConfig, space: Space, fixed: Sequence[str], data: Data, trial: Trial) -> float:
-    """Trains with a point of the space; what is to be told of it is kept with the trial."""
+    """Trains with a drawn point of the space. Returns its score; stores overrides, scores and reason in the trial."""
     is_outside = space.default is None and trial.user_attrs.get(DEFAULT)
     drawn = [] if is_outside else space.draw(trial)
-    trial.set_user_attr(OVERRIDES, drawn)
+    trial.set_user_attr(TRIAL_OVERRIDES, drawn)
     made = slim(_compose([*fixed, *drawn]).cfg, cfg.without, str(trial_folder(Path(cfg.output), trial.number)))
 
     def report(score: float, epoch: int) -> bool:
@@ -97,11 +97,11 @@ def _objective(cfg: DictConfig, space: Space, fixed: Sequence[str], data: Data, 
         scores, is_pruned = train_trial(made, data, cfg.metric, report)
     except TrialError as error:
         trial.set_user_attr(REASON, str(error))
-        raise TrialPruned from error  # the sampler learns to stay away, as it would not of a failed trial
+        raise TrialPruned from error  # so that the sampler avoids it, which it would not for a failed trial
     except ConfigError as error:
         trial.set_user_attr(REASON, str(error))
         raise ConfigError(f"trial {trial.number}, {' '.join(drawn)}: {error}") from error
-    trial.set_user_attr(SCORES, {name: scores[name] for name in METRICS})
+    trial.set_user_attr(TRIAL_SCORES, {name: scores[name] for name in METRICS})
     if is_pruned:
         raise TrialPruned
     return float(scores[cfg.metric])
@@ -115,12 +115,12 @@ def _keep(
     identity: dict[str, Any],
     number: int | None = None,
 ) -> None:
-    """Writes what is known so far: the trials and, where it is trial `number` or none is given, the best config."""
+    """Writes the trials so far and, where trial `number` is the best or None, the best config."""
     write_json(Path(cfg.output) / "tune.json", summary(search, cfg.metric, identity))
     best = search.best()
     if best is None or number not in (None, best.number):
         return
-    overrides = [*fixed, *best.user_attrs[OVERRIDES]]
+    overrides = [*fixed, *best.user_attrs[TRIAL_OVERRIDES]]
     num_done = sum(map(is_result, search.trials()))
     remarks = [
         f"val/{cfg.metric} {best.values[0]:.5g}: trial {best.number}, the best of {num_done}",
@@ -130,7 +130,7 @@ def _keep(
 
 
 def _compose(overrides: Sequence[str]) -> Composed:
-    """train.py's config with overrides as typed. Raises ConfigError for one that it would refuse."""
+    """Config of train.py with overrides as typed. Raises ConfigError for an invalid one."""
     spelt = [_without_null(override) for override in overrides]
     try:
         composed = _composed(spelt)
@@ -149,18 +149,18 @@ def _composed(overrides: Sequence[str]) -> Composed:
 
 
 def _without_null(override: str) -> str:
-    """`mask=null` as Hydra wants it."""
-    group = key_of(override)
+    """`mask=null` in Hydra's syntax, `~mask`; other overrides unchanged."""
+    group = override_key(override)
     return f"~{group}" if is_group(group) and override.partition("=")[2] == "null" else override
 
 
 def _typed(overrides: Sequence[str]) -> tuple[list[str], bool]:
-    """Of what was typed, what train.py takes; and whether a space was typed. Raises ConfigError for two spaces."""
+    """Typed overrides of train.py, and whether a space was typed. Raises ConfigError for two spaces."""
     own = {str(key) for key in OmegaConf.load(CONF / "tune.yaml")}
-    spaces = [override for override in overrides if key_of(override) == "space"]
+    spaces = [override for override in overrides if override_key(override) == "space"]
     if len(spaces) > 1:
         raise ConfigError("space: is given twice: type the dimensions, or space=[...], not both")
-    return [override for override in overrides if key_of(override).partition(".")[0] not in own], bool(spaces)
+    return [override for override in overrides if override_key(override).partition(".")[0] not in own], bool(spaces)
 
 
 def _check(cfg: DictConfig) -> None:
@@ -175,7 +175,7 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _identity(cfg: DictConfig, base: DictConfig, space: Space, data: dict[str, str]) -> dict[str, Any]:
-    """What must stay while a search goes on, or its trials would not compare."""
+    """Settings that must not change when a search is resumed, so that its trials stay comparable."""
     settings = json_config(flatten(plain(base)))
     config = {key: value for key, value in settings.items() if not key.startswith(_MAY_CHANGE)}
     return {"metric": cfg.metric, "space": [*map(str, space.dimensions)], "config": config, "data": data}

@@ -1,4 +1,4 @@
-"""The space of a search: which dimensions it has, whether each value can be set, and drawing a point of it."""
+"""Search space: its dimensions, a check that each value can be set, and drawing of points."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from mrirecon.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-# A group or key that decides what is scored, or how long: trials that differ in it do not compare.
+# Keys that decide what is scored, or for how long: trials that differ in them cannot be compared.
 _THE_SAME_FOR_ALL = (
     "data", "mask", "seed", "split", "ckpt", "run_dir", "experiment", "logger", "callbacks", "trainer", "hydra",
 )  # fmt: skip
@@ -28,35 +28,35 @@ _MAY_DIFFER = (
 
 
 class Composed(NamedTuple):
-    """A config, and which option of each group it has."""
+    """A composed config, and the chosen option of each group."""
 
     cfg: DictConfig
     choices: Mapping[str, Any]
 
     def value(self, key: str) -> Any:
-        """What a key, or a group, is set to."""
+        """Value of a key, or chosen option of a group."""
         return self.choices.get(key) if is_group(key) else OmegaConf.select(self.cfg, key)
 
     def has(self, key: str) -> bool:
-        """Whether there is such a key or group."""
+        """Whether the key or group exists."""
         parent, _, name = key.rpartition(".")
         node = OmegaConf.select(self.cfg, parent) if parent else self.cfg
         return is_group(key) or (isinstance(node, DictConfig) and name in node)
 
 
 Compose = Callable[[Sequence[str]], Composed]
-"""Overrides as typed -> their config; raises ConfigError for one that cannot be."""
+"""Composes the config of overrides as typed; raises ConfigError for an invalid one."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched. default: the point that is the config without a search, None where that lies outside."""
+    """The search space. default: the point of the default config; None where that lies outside."""
 
     dimensions: tuple[Dimension, ...]
     default: dict[str, Any] | None
 
     def draw(self, trial: BaseTrial) -> list[str]:
-        """A point of the space, as overrides; a schedule only for an optimizer that does not bring its own."""
+        """Draws a point, as overrides; no schedule for an optimizer that brings its own."""
         drawn: dict[str, str] = {}
         for dimension in self.dimensions:
             if dimension.key != "scheduler" or not brings_schedule(drawn.get("optimizer")):
@@ -65,14 +65,14 @@ class Space:
 
 
 def open_space(texts: Sequence[str], is_typed: bool, fixed: Sequence[str], compose: Compose) -> Space:
-    """The space of some dimensions over a config with the overrides `fixed`.
+    """Search space of the dimensions `texts` over the config with the overrides `fixed`.
 
-    is_typed: whether a user asked for these very dimensions; of others, those that mean nothing are left out, and told.
-    Raises ConfigError for a dimension that cannot be searched, or a value of it that cannot be set.
+    is_typed: whether the user typed the dimensions. Otherwise they are defaults, and inapplicable ones are dropped and
+    logged. Raises ConfigError for a dimension that cannot be searched, or an invalid value of it.
     """
     base = compose(fixed)
     found: list[Dimension] = []
-    # Optimizers first, here and when a point is drawn: whether there is a schedule to search depends on them.
+    # The optimizer comes first, here and in `draw`: it decides whether there is a schedule to search.
     for dimension in sorted(map(parse_dimension, texts), key=lambda dimension: dimension.key != "optimizer"):
         problem = _problem(dimension, fixed, base, found)
         if problem and is_typed:
@@ -88,7 +88,7 @@ def open_space(texts: Sequence[str], is_typed: bool, fixed: Sequence[str], compo
 
 
 def brings_schedule(optimizer: str | None) -> bool:
-    """Whether an option of conf/optimizer chooses its schedule, as the schedule-free ones do."""
+    """Whether an option of conf/optimizer sets its own schedule, as schedule-free optimizers do."""
     if optimizer is None:
         return False
     node = OmegaConf.load(CONF / "optimizer" / f"{optimizer}.yaml")
@@ -97,17 +97,17 @@ def brings_schedule(optimizer: str | None) -> bool:
     return any(str(key).startswith("override /scheduler") for key in entries)
 
 
-def key_of(override: str) -> str:
-    """The key or group that an override is about.  `+a.b=1` -> `a.b`, `~mask` -> `mask`"""
+def override_key(override: str) -> str:
+    """Key or group of an override.  `+a.b=1` -> `a.b`, `~mask` -> `mask`"""
     return override.lstrip("+~").partition("=")[0]
 
 
 def _problem(dimension: Dimension, fixed: Sequence[str], base: Composed, others: Sequence[Dimension]) -> str:
-    """Why a dimension cannot be searched beside others; nothing where it can."""
+    """Why a dimension cannot be searched together with others; "" where it can."""
     key = dimension.key
     if key in (other.key for other in others):
         return "is searched twice: give one dimension for it"
-    if key in map(key_of, fixed):
+    if key in map(override_key, fixed):
         return "is searched and set as well: leave one of the two out"
     if key.replace("/", ".").split(".")[0] in _THE_SAME_FOR_ALL and not key.startswith(_MAY_DIFFER):
         return "is the same in all trials, or their scores would not compare: set it to one value"
@@ -124,7 +124,7 @@ def _problem(dimension: Dimension, fixed: Sequence[str], base: Composed, others:
 
 
 def _group_problem(dimension: Dimension) -> str:
-    if dimension.interval is not None or not dimension.options:
+    if dimension.number_range is not None or not dimension.options:
         return f"expected choice(...) of the options of conf/{dimension.key}"
     return next(
         filter(None, (no_option(dimension.key, option) for option in dimension.options if option != "null")), ""
@@ -132,17 +132,17 @@ def _group_problem(dimension: Dimension) -> str:
 
 
 def _typed_like(dimension: Dimension, default: Any) -> Dimension:
-    """The dimension with numbers of its key's kind: whole where the default is, else as they were typed."""
-    interval = dimension.interval
-    if interval is None or isinstance(default, bool) or not isinstance(default, int | float):
+    """The dimension, drawing whole numbers where the default of its key is whole."""
+    number_range = dimension.number_range
+    if number_range is None or isinstance(default, bool) or not isinstance(default, int | float):
         return dimension
-    if isinstance(default, int) and not interval.is_whole:
+    if isinstance(default, int) and not number_range.is_whole:
         raise ConfigError(f"{dimension}: expected whole numbers, like its default {default}")
-    return replace(dimension, interval=replace(interval, is_whole=isinstance(default, int)))
+    return replace(dimension, number_range=replace(number_range, is_whole=isinstance(default, int)))
 
 
 def _check_values(dimensions: Sequence[Dimension], fixed: Sequence[str], compose: Compose) -> None:
-    """Composes each option and each end of an interval, the others at their first: a bad one is found now."""
+    """Composes the config for each option and range end once, so that invalid values fail before the search."""
     first = {dimension.key: dimension.edges()[0] for dimension in dimensions}
     points = [first, *({**first, d.key: edge} for d in dimensions for edge in d.edges()[1:])]
     for point in points:
@@ -150,7 +150,7 @@ def _check_values(dimensions: Sequence[Dimension], fixed: Sequence[str], compose
 
 
 def _default_point(dimensions: Sequence[Dimension], base: Composed) -> dict[str, Any] | None:
-    """Optuna's parameters of the config without a search; None, and told, where it lies outside the space."""
+    """Optuna's parameters of the default config; None, with a log message, where it lies outside the space."""
     point: dict[str, Any] = {}
     for dimension in dimensions:
         value = base.value(dimension.key)
@@ -158,44 +158,49 @@ def _default_point(dimensions: Sequence[Dimension], base: Composed) -> dict[str,
             continue
         params = _params(dimension, value)
         if params is None:
-            log.info("The default %s=%s lies outside %s: it is tried even so", dimension.key, value, dimension.text)
+            log.info(
+                "The default %s=%s lies outside %s, but is tried first",
+                dimension.key,
+                value,
+                dimension.text,
+            )
             return None
         point |= params
     return point
 
 
 def _params(dimension: Dimension, value: Any) -> dict[str, Any] | None:
-    """Optuna's parameters of one dimension's value, None where it is none of its values."""
+    """Optuna's parameters of one dimension for a value; None where the dimension does not include it."""
     for option in dimension.options:
         if option == str(value) or value_of(option) == value:
             return {dimension.key: option}
-    if dimension.interval is None or not dimension.interval.contains(value):
+    if dimension.number_range is None or not dimension.number_range.contains(value):
         return None
     if not dimension.options:
         return {dimension.key: value}
-    return {dimension.key: _interval_option(dimension), _inner_name(dimension): value}
+    return {dimension.key: _range_option(dimension), _inner_name(dimension): value}
 
 
 def _draw(dimension: Dimension, trial: BaseTrial) -> str:
-    name, interval = dimension.key, dimension.interval
+    name, number_range = dimension.key, dimension.number_range
     if dimension.options:
         option = str(trial.suggest_categorical(name, dimension.options))
-        if interval is None or option != _interval_option(dimension):
+        if number_range is None or option != _range_option(dimension):
             return option
         name = _inner_name(dimension)
-    assert interval is not None
-    low, high, step = interval.low, interval.high, interval.step
-    if interval.is_whole:
-        return str(trial.suggest_int(name, int(low), int(high), step=int(step or 1), log=interval.is_log))
-    return number_text(trial.suggest_float(name, low, high, step=step, log=interval.is_log))
+    assert number_range is not None
+    low, high, step = number_range.low, number_range.high, number_range.step
+    if number_range.is_whole:
+        return str(trial.suggest_int(name, int(low), int(high), step=int(step or 1), log=number_range.is_log))
+    return number_text(trial.suggest_float(name, low, high, step=step, log=number_range.is_log))
 
 
-def _interval_option(dimension: Dimension) -> str:
+def _range_option(dimension: Dimension) -> str:
     return next(option for option in dimension.options if option.endswith(")"))
 
 
 def _inner_name(dimension: Dimension) -> str:
-    return f"{dimension.key} in {_interval_option(dimension)}"
+    return f"{dimension.key} in {_range_option(dimension)}"
 
 
 def _names(cfg: DictConfig, prefix: str = "") -> list[str]:

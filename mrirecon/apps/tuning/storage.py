@@ -1,4 +1,4 @@
-"""The trials of a search in one SQLite file, which goes on after an end and is shared by several processes."""
+"""Stores the trials of a search in an SQLite file; can be resumed, and shared by several processes."""
 
 import fcntl
 import json
@@ -25,19 +25,19 @@ from mrirecon.errors import ConfigError, InputError
 log = logging.getLogger(__name__)
 
 PRUNERS = ("median", "hyperband", "none")
-REASON, DEFAULT = "reason", "default"  # of a trial: why it ended early; that it is the config without a search
+REASON, DEFAULT = "reason", "default"  # trial attributes: why it ended early; whether it is the default config
 _IDENTITY, _NAME = "identity", "name"
-_SIGNS_MISSED = 3  # a process counts as gone after so many
+_HEARTBEATS_MISSED = 3  # after this many a process counts as dead
 
 Objective = Callable[[Trial], float]
 
 
 class Search:
-    """One search in a folder, begun or continued.
+    """A search in a folder, new or resumed.
 
-    identity: what must not change while it goes on, plain nested data. heartbeat: seconds between signs of life; a
-    trial of a process that gives none is tried again. Raises ConfigError where the folder has a search of another
-    identity, naming the difference, InputError where its file is no search.
+    identity: settings that must not change when it is resumed, as plain nested data. heartbeat: seconds between
+    heartbeats of a process; the trial of a process without them is restarted. Raises ConfigError, naming the
+    difference, where the folder holds a search of another identity, InputError where its file is not a search.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Search:
         heartbeat: int,
     ) -> None:
         self.folder, self.num_startup, self.seed = folder, num_startup, seed
-        optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is told by the command
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # the command prints progress itself
         with self._locked():
             self.study = _load(folder / "trials.db", direction, pruner, heartbeat)
             self._check(identity)
@@ -60,10 +60,10 @@ class Search:
                 self.study.enqueue_trial(default or {}, user_attrs={DEFAULT: True})
 
     def run_one(self, objective: Objective, num_trials: int) -> FrozenTrial | None:
-        """Begins and ends one trial; None where `num_trials` have begun already, here or in other processes.
+        """Runs one trial; None where all `num_trials` have been started, here or in other processes.
 
-        What ends the process is raised again, the trial being left to be tried again; so is an error of the objective,
-        the trial being marked as failed for that reason.
+        KeyboardInterrupt and SystemExit are raised again, and the trial is queued to be restarted. Other errors of the
+        objective are raised again too, and the trial is marked as failed.
         """
         begun: list[Trial] = []
         with ExitStack() as lock:
@@ -87,21 +87,21 @@ class Search:
             except Exception as error:
                 if not begun or not self._is_retried(begun[0].number):
                     raise
-                # This process was silent for so long that another one has taken the trial over.
-                log.warning("trial %d: went on elsewhere meanwhile (%s)", begun[0].number, type(error).__name__)
+                # Without heartbeats from this process, another one has taken the trial over.
+                log.warning("trial %d: was taken over by another process (%s)", begun[0].number, type(error).__name__)
         return self._trial(begun[0].number)
 
     @property
     def name(self) -> str:
-        """What no other search is called."""
+        """Unique name of the search."""
         return str(self.study.user_attrs[_NAME])
 
     def num_begun(self) -> int:
-        """Trials that have a result, or are being made; not those that a process left behind."""
+        """Number of trials that have a result or are running."""
         return sum(is_result(trial) or trial.state == TrialState.RUNNING for trial in self.trials())
 
     def num_running(self) -> int:
-        """Trials that are being made, those of processes that gave no sign of life for too long left out."""
+        """Number of running trials, without those of dead processes."""
         self._take_back_stale()
         return sum(trial.state == TrialState.RUNNING for trial in self.trials())
 
@@ -110,18 +110,18 @@ class Search:
         return self.study.get_trials(deepcopy=False)
 
     def best(self) -> FrozenTrial | None:
-        """The trial of the best score, of those that ran to their end."""
+        """Complete trial with the best score; None without one."""
         complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
         return ranked(complete, self.is_maximized)[0] if complete else None
 
     @property
     def is_maximized(self) -> bool:
-        """Whether a larger score is a better one."""
+        """Whether a larger score is better."""
         return self.study.direction == StudyDirection.MAXIMIZE
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Counting trials and beginning one must be one act, or two processes would both begin the last."""
+        """File lock, so that no other process starts a trial between counting and starting one here."""
         with (self.folder / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -136,12 +136,12 @@ class Search:
         difference = first_difference(then, now)
         if difference:
             raise ConfigError(
-                f"output={self.folder}: holds a search that was begun otherwise: {difference}. "
-                "Go on with what it was begun with, or give another output=DIR"
+                f"output={self.folder}: holds a search with other settings: {difference}. "
+                "Use the settings it was started with, or give another output=DIR"
             )
 
     def _sampler(self) -> TPESampler:
-        """A new one for each trial, its seed the trial's: processes draw differently, a continued search alike."""
+        """Sampler seeded by the number of trials: processes draw differently, a resumed search draws the same."""
         entropy = (self.seed, len(self.study.get_trials(deepcopy=False)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -149,7 +149,7 @@ class Search:
                 n_startup_trials=self.num_startup,
                 seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]),
                 multivariate=True,
-                group=True,  # a dimension may exist for some values of another one only
+                group=True,  # a dimension may exist only for some values of another
                 constant_liar=True,
             )
 
@@ -171,19 +171,19 @@ class Search:
 
 
 def is_result(trial: FrozenTrial) -> bool:
-    """Whether a trial counts: it has a score, or a reason for having none."""
+    """Whether a trial has a score, or a reason for having none."""
     if trial.state == TrialState.FAIL:
         return REASON in trial.user_attrs
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def ranked(trials: list[FrozenTrial], is_maximized: bool) -> list[FrozenTrial]:
-    """Trials with a score, the best first, of equals the earliest."""
+    """Trials by score, best first; ties by number."""
     return sorted(trials, key=lambda trial: (-trial.values[0] if is_maximized else trial.values[0], trial.number))
 
 
 def make_pruner(name: str, num_startup: int, num_warmup: int) -> BasePruner:
-    """What ends trials early. num_startup: trials, num_warmup: validations of a trial, that are let run in any case."""
+    """Pruner by name. num_startup: trials, and num_warmup: validations of a trial, that are never pruned."""
     if name not in PRUNERS:
         raise ConfigError(f"pruner={name}: expected one of {', '.join(PRUNERS)}")
     if num_startup < 0 or num_warmup < 0:
@@ -196,7 +196,7 @@ def make_pruner(name: str, num_startup: int, num_warmup: int) -> BasePruner:
 
 
 def first_difference(then: Any, now: Any, key: str = "") -> str:
-    """In words, where two plain nested values differ first; nothing where they are equal."""
+    """Text naming the first difference of two plain nested values; "" where they are equal."""
     if isinstance(then, dict) and isinstance(now, dict):
         for name in [*then, *(name for name in now if name not in then)]:
             difference = first_difference(then.get(name), now.get(name), f"{key} {name}".strip())
@@ -215,7 +215,7 @@ def _retry() -> Callable[[optuna.Study, FrozenTrial], None]:
 def _load(file: Path, direction: str, pruner: BasePruner, heartbeat: int) -> optuna.Study:
     file = file.resolve()
     if set("?{}") & set(str(file)):
-        raise ConfigError(f"output={file.parent}: a folder's name with ?, {{ or }} cannot be told to SQLite")
+        raise ConfigError(f"output={file.parent}: SQLite refuses names with ?, {{ or }}: give another folder")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -223,7 +223,7 @@ def _load(file: Path, direction: str, pruner: BasePruner, heartbeat: int) -> opt
                 f"sqlite:///{file}",
                 engine_kwargs={"connect_args": {"timeout": 60}},  # seconds to wait while another process writes
                 heartbeat_interval=heartbeat,
-                grace_period=_SIGNS_MISSED * heartbeat,
+                grace_period=_HEARTBEATS_MISSED * heartbeat,
                 heartbeat_stale_trial_callback=_retry(),
             )
         return optuna.create_study(

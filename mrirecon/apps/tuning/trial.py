@@ -1,4 +1,4 @@
-"""One trial: a training run as train.py makes it, without checkpoints and pictures, scored after each validation."""
+"""Runs one trial: a training as in train.py without checkpoints and pictures, scored after each validation."""
 
 import gc
 from collections.abc import Callable, Sequence
@@ -16,21 +16,23 @@ from mrirecon.data.catalog.volumes import Progress
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.provenance import data_digest
 from mrirecon.errors import ConfigError, DivergedError, InputError
+from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
 from mrirecon.training.callbacks.record import write_final
 
-METRICS = {"ssim": "maximize", "psnr": "maximize", "nmse": "minimize"}
+METRICS = {name: SCORE_TABLE[name].direction for name in MAIN_SCORES}
+"""Scores that a search can optimise -> direction."""
 _READ_BY = ("data", "mask", "augmentation", "split", "seed")
 
-Report = Callable[[float, int], bool]
-"""(score, epoch, the first being 1) -> whether the trial should end."""
+ReportScore = Callable[[float, int], bool]
+"""Reports (score, epoch from 1 on) to the search. Returns whether the trial should be pruned."""
 
 
 class TrialError(Exception):
-    """A trial that has no score, which is a result; the message is the reason."""
+    """A trial ended without a score, which counts as a result; the message is the reason."""
 
 
 class Data:
-    """The data of a search, read once for all trials that read the same."""
+    """Data of a search, shared by all trials with the same data settings."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -38,7 +40,7 @@ class Data:
         self._datamodule: ReconDataModule | None = None
 
     def of(self, cfg: DictConfig) -> ReconDataModule:
-        """The data of a config."""
+        """Datamodule of a config; the last one is reused where the data settings are equal."""
         key = {name: value for name, value in plain(cfg).items() if name in _READ_BY}
         if self._datamodule is None or key != self._key:
             self._key, self._datamodule = key, build_datamodule(cfg, self._progress)
@@ -46,10 +48,10 @@ class Data:
 
 
 class Reporter(pl.Callback):
-    """Tells the search the score of each validation, and ends the run where it is not worth going on."""
+    """Reports the score of each validation to the search, and stops the run where it is pruned."""
 
-    def __init__(self, metric: str, report: Report) -> None:
-        self.metric, self.report = metric, report
+    def __init__(self, metric: str, report_score: ReportScore) -> None:
+        self.metric, self.report_score = metric, report_score
         self.best: dict[str, Any] | None = None
         self.is_pruned = False
 
@@ -60,16 +62,16 @@ class Reporter(pl.Callback):
         score = results[self.metric]
         if score is None:
             raise InputError(f"the {self.metric} of every validation volume is undefined: check the targets")
-        sign = 1 if METRICS[self.metric] == "maximize" else -1
+        sign = SCORE_TABLE[self.metric].sign
         if self.best is None or sign * score > sign * self.best[self.metric]:
             self.best = results
-        self.is_pruned = self.report(score, trainer.current_epoch + 1)
+        self.is_pruned = self.report_score(score, trainer.current_epoch + 1)
         if self.is_pruned:
             trainer.should_stop = True
 
 
 def slim(cfg: DictConfig, without: Sequence[str], folder: str) -> DictConfig:
-    """The config of a trial: train.py's, without some callbacks, in a folder of its own. Raises ConfigError."""
+    """Config of a trial: that of train.py without the callbacks `without`, in its own folder. Raises ConfigError."""
     missing = [name for name in without if name not in (cfg.get("callbacks") or {})]
     if missing:
         raise ConfigError(f"without={missing}: expected callbacks of train.py: {', '.join(cfg.get('callbacks') or ())}")
@@ -79,18 +81,18 @@ def slim(cfg: DictConfig, without: Sequence[str], folder: str) -> DictConfig:
     for name in without:
         del cfg.callbacks[name]
     left = [str(node.get("_target_")) for node in (cfg.get("callbacks") or {}).values()]
-    # Lightning would bring its own where there is none.
+    # Lightning adds its own unless switched off.
     cfg.trainer.enable_checkpointing = any("Checkpoint" in target for target in left)
     cfg.trainer.enable_progress_bar = any("progress" in target for target in left)
     return cfg
 
 
 def check_trial(cfg: DictConfig, metric: str) -> None:
-    """Raises ConfigError for what no trial can have."""
+    """Raises ConfigError for settings that trials do not support."""
     if metric not in METRICS:
         raise ConfigError(f"metric={metric}: expected one of {', '.join(METRICS)}, of the validation set")
     if cfg.ckpt is not None:
-        raise ConfigError(f"ckpt={cfg.ckpt}: a search begins every trial anew: leave it out")
+        raise ConfigError(f"ckpt={cfg.ckpt}: every trial of a search starts from scratch: leave it out")
     devices = cfg.trainer.devices
     if str(devices) != "1" and (isinstance(devices, int | str) or len(devices) != 1):
         raise ConfigError(
@@ -100,22 +102,22 @@ def check_trial(cfg: DictConfig, metric: str) -> None:
 
 
 def digests(datamodule: ReconDataModule) -> dict[str, str]:
-    """Fingerprints of the data that is trained on and validated with, which is made or checked first."""
+    """Fingerprints of training and validation data, which are prepared first."""
     datamodule.prepare_data()
     datamodule.setup("fit")
     sets = {split: datamodule.sets[split].source for split in ("train", "val")}
     return {split: data_digest(zip(s.volumes, s.data_ranges, strict=True)) for split, s in sets.items()}
 
 
-def train_trial(cfg: DictConfig, data: Data, metric: str, report: Report) -> tuple[dict[str, Any], bool]:
-    """The scores of the best validation, and whether the run was ended early.
+def train_trial(cfg: DictConfig, data: Data, metric: str, report_score: ReportScore) -> tuple[dict[str, Any], bool]:
+    """Scores of the best validation, and whether the run was pruned.
 
-    Raises TrialError where training diverged or the device's memory was too small, ConfigError and InputError for what
-    would end any trial.
+    Raises TrialError where training diverged or ran out of device memory, ConfigError and InputError for problems that
+    concern all trials.
     """
     datamodule = data.of(cfg)
     try:
-        return _train(cfg, datamodule, Reporter(metric, report))
+        return _train(cfg, datamodule, Reporter(metric, report_score))
     except DivergedError as error:
         raise TrialError(f"diverged: {error}") from error
     except torch.OutOfMemoryError as error:
@@ -127,7 +129,7 @@ def train_trial(cfg: DictConfig, data: Data, metric: str, report: Report) -> tup
             raise KeyboardInterrupt from error
         raise
     finally:
-        # The data outlives the trial, a model and its trainer know each other: their memory is needed for the next.
+        # The data outlive the trial: without this they keep trainer and model, whose memory the next trial needs.
         datamodule.trainer = None
         gc.collect()
 
@@ -143,5 +145,5 @@ def _train(cfg: DictConfig, datamodule: ReconDataModule, reporter: Reporter) -> 
 
 
 def trial_folder(output: Path, number: int) -> Path:
-    """Where a trial's events go."""
+    """Folder of a trial's TensorBoard events."""
     return output / "trials" / str(number)

@@ -29,7 +29,7 @@ class Folder(NamedTuple):
     needs_target: bool
 
 
-class Report(NamedTuple):
+class FolderSummary(NamedTuple):
     """What one folder holds."""
 
     folder: Folder
@@ -63,12 +63,12 @@ def _split_folders(root: Path, kind: fastmri.Challenge) -> list[Folder]:
     return folders
 
 
-def inspect_folder(index: Index, folder: Folder, full: bool, progress: Progress) -> Report:
+def inspect_folder(index: Index, folder: Folder, full: bool, progress: Progress) -> FolderSummary:
     """Looks every volume of a folder up.  full: every value too"""
     try:
         paths, num_ignored = fastmri.list_volumes(folder.path)
     except InputError as error:
-        return Report(folder, [], 0, [str(error)], 0)
+        return FolderSummary(folder, [], 0, [str(error)], 0)
     num_ignored -= (folder.path / FILE_NAME).exists()
     what = f"{'Checking' if full else 'Reading headers of'} {folder.path.name}"
     entries = index.look_up(paths, full=full, progress=lambda done, total: progress(what, done, total))
@@ -79,10 +79,10 @@ def inspect_folder(index: Index, folder: Folder, full: bool, progress: Progress)
             good.append((usable(path, entry, folder.challenge, folder.needs_target), entry))
         except InputError as error:
             bad.append(str(error))
-    return Report(folder, [info for info, _ in good], sum(entry.size for _, entry in good), bad, num_ignored)
+    return FolderSummary(folder, [info for info, _ in good], sum(entry.size for _, entry in good), bad, num_ignored)
 
 
-def notes(reports: Sequence[Report]) -> list[str]:
+def notes(reports: Sequence[FolderSummary]) -> list[str]:
     """One line per assumption that readers made: the number of volumes, the first of them, and the assumption."""
     about: dict[str, list[ScanInfo]] = {}
     for report in reports:
@@ -92,7 +92,7 @@ def notes(reports: Sequence[Report]) -> list[str]:
     return [f"{len(infos)} volumes, {infos[0].path} first: {note}" for note, infos in about.items()]
 
 
-def print_summary(reports: Sequence[Report]) -> None:
+def print_summary(reports: Sequence[FolderSummary]) -> None:
     """One table: a row for each folder, and one for all."""
     table = Table(title="Volumes that can be used", title_justify="left")
     for column in ("folder", "volumes", "slices", "k-space", "image", "coils", "contrasts", "size", "bad"):
@@ -108,7 +108,7 @@ def print_summary(reports: Sequence[Report]) -> None:
         print(f"{num_ignored} other files and folders ignored")
 
 
-def _row(name: str, reports: Sequence[Report]) -> list[str]:
+def _row(name: str, reports: Sequence[FolderSummary]) -> list[str]:
     infos = [info for report in reports for info in report.volumes]
     return [
         name,

@@ -23,7 +23,7 @@ from mrirecon.data.prepared.store import (
     FILE_NAME,
     PRECISIONS,
     Manifest,
-    Volume,
+    PreparedVolume,
     pack,
     read_manifest,
     slice_type,
@@ -46,7 +46,7 @@ Progress = Callable[[str, int, int], None]
 _SECONDS_BETWEEN_MANIFESTS = 2.0
 
 
-class Report(NamedTuple):
+class PrepareSummary(NamedTuple):
     """What a preparation wrote, kept and left out."""
 
     manifest: Manifest
@@ -81,7 +81,7 @@ class Preparation:
         if not self.folders:
             raise InputError(f"{root}: expected folders of the splits, such as {root / 'singlecoil_train'}")
 
-    def run(self) -> Report:
+    def run(self) -> PrepareSummary:
         """Checks every value of every volume, then writes what is not there yet.
 
         Raises ConfigError where another process is writing to the store.
@@ -89,14 +89,14 @@ class Preparation:
         with alone_in(output_folder(self.output)):
             return self._run()
 
-    def _run(self) -> Report:
+    def _run(self) -> PrepareSummary:
         found, bad, without_target = self._look_up()
         manifest = self._manifest()
         jobs = [job for job in found if not _is_kept(manifest.volumes.get(job.name), job)]
         self._need_space(jobs)
         num_dropped = self._drop(manifest, {job.name for job in found})
         self._write(manifest, jobs)
-        return Report(manifest, len(jobs), len(found) - len(jobs), num_dropped, without_target, bad)
+        return PrepareSummary(manifest, len(jobs), len(found) - len(jobs), num_dropped, without_target, bad)
 
     def _look_up(self) -> tuple[list["_Job"], list[str], int]:
         """The volumes to prepare, a message per bad file, and the number of volumes without a target."""
@@ -181,7 +181,7 @@ class Preparation:
             raise
         write_manifest(self.output, manifest)
 
-    def _volumes(self, jobs: Sequence["_Job"]) -> Iterator[tuple[str, Volume]]:
+    def _volumes(self, jobs: Sequence["_Job"]) -> Iterator[tuple[str, PreparedVolume]]:
         if min(self.num_processes, len(jobs)) < 2:
             yield from map(prepare_volume, jobs)
             return
@@ -203,7 +203,7 @@ class _Job(NamedTuple):
     source: tuple[int, int]
 
 
-def _is_kept(volume: Volume | None, job: _Job) -> bool:
+def _is_kept(volume: PreparedVolume | None, job: _Job) -> bool:
     """Whether a volume was already made of the file as it is now."""
     if volume is None or volume.source != job.source or not job.path.is_file():
         return False
@@ -214,14 +214,14 @@ def _use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def prepare_volume(job: _Job) -> tuple[str, Volume]:
+def prepare_volume(job: _Job) -> tuple[str, PreparedVolume]:
     """Writes one volume.  -> its name and its entry in the manifest"""
     dtype = slice_type(job.info, job.precision)
     errors: list[float] = []
     records = _records(job, dtype, errors)
     sha256 = slices_file.write(job.path, dtype, job.info.num_slices, records)
     stat = job.path.stat()
-    volume = Volume(
+    volume = PreparedVolume(
         replace(job.info, path=job.path),
         job.data_range,
         stat.st_size,

@@ -35,7 +35,7 @@ _FORMAT = "mrirecon prepared store"
 _LARGEST_HALF = 32768.0
 
 
-class Volume(NamedTuple):
+class PreparedVolume(NamedTuple):
     """One volume of a store."""
 
     info: ScanInfo  # its path is the prepared file's, its name the name of the scan's file
@@ -53,7 +53,7 @@ class Manifest(NamedTuple):
     precision: str
     source: str  # the folder it was made of
     versions: Mapping[str, str]
-    volumes: dict[str, Volume]
+    volumes: dict[str, PreparedVolume]
 
 
 def volume_path(root: Path, name: str) -> Path:
@@ -190,12 +190,12 @@ class PreparedVolumes:
     def _paths(self, root: Path) -> list[Path]:
         return [root / name for name in sorted(self.manifests[root].volumes)]
 
-    def _volume(self, path: Path) -> Volume:
+    def _volume(self, path: Path) -> PreparedVolume:
         root = path.parent.parent
         return self.manifests[root].volumes[path.relative_to(root).as_posix()]
 
 
-def _need_digest(volume: Volume) -> None:
+def _need_digest(volume: PreparedVolume) -> None:
     if slices_file.digest(volume.info.path) != volume.sha256:
         raise InputError(
             f"{volume.info.path}: does not have the checksum it was written with: it is damaged. Prepare the volume "
@@ -237,11 +237,11 @@ def read_manifest(root: Path) -> Manifest:
         ) from error
 
 
-def _record(volume: Volume) -> dict[str, Any]:
+def _record(volume: PreparedVolume) -> dict[str, Any]:
     return {**volume._asdict(), "info": scan_record.record(volume.info)}
 
 
-def _parse(root: Path, name: str, precision: str, record: Mapping[str, Any]) -> Volume:
+def _parse(root: Path, name: str, precision: str, record: Mapping[str, Any]) -> PreparedVolume:
     index_file.need_name(name)
     numbers = [record["size"], record["modified"], *record["source"]]
     if not all(type(number) is int and number >= 0 for number in numbers) or len(numbers) != 4:
@@ -252,7 +252,7 @@ def _parse(root: Path, name: str, precision: str, record: Mapping[str, Any]) -> 
     content = info.num_slices * slice_type(info, precision).itemsize
     if not content < record["size"] < content + 4096:
         raise ValueError(f"{name}: {record['size']} bytes for {content} bytes of slices")
-    return Volume(
+    return PreparedVolume(
         info=replace(info, path=volume_path(root, name)),
         data_range=float(record["data_range"]),
         size=record["size"],

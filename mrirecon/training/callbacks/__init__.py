@@ -1,1 +1,1 @@
-"""What watches a run: pictures, speed, progress, and the record of how it was made."""
+"""Lightning callbacks: pictures, speed, progress, provenance of a run."""

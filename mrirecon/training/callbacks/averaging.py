@@ -1,18 +1,18 @@
-"""An exponential moving average of the weights, which is what is validated, shown and kept."""
+"""Exponential moving average of the weights, used for validation, pictures and checkpoints."""
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EMAWeightAveraging
 
 
 class WeightEMA(EMAWeightAveraging):
-    """Lightning's EMAWeightAveraging, with the average in place until all of validation is over.
+    """Lightning's EMAWeightAveraging, keeping the average in place through `on_validation_end`.
 
-    Lightning's takes it away before `on_validation_end`, where pictures are made. It has to come after the callbacks
-    that look at the model there.
+    Lightning swaps it out earlier, before pictures are made. List it after the callbacks that use the model in
+    `on_validation_end`.
     """
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Nothing yet."""
+        """Does nothing: the average is swapped out in `on_validation_end`."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_epoch_end(trainer, pl_module)

@@ -1,18 +1,18 @@
-"""The scores of zero-filled images beside those of a model that is trained, as a line to be beaten."""
+"""Logs the scores of the zero-filled images as a constant line beside those of the model."""
 
 from typing import Any
 
 import pytorch_lightning as pl
 
-from mrirecon.metrics.scores import SCORES
+from mrirecon.metrics.scores import MAIN_SCORES
 from mrirecon.metrics.volume import VolumeScores
 from mrirecon.training.callbacks.dashboard import writer_of
 
 
 class ZeroFilledLine(pl.Callback):
-    """Draws `zero_filled/ssim`, `psnr` and `nmse` through a run: the same slices under the same masks.
+    """Logs `zero_filled/ssim`, `psnr` and `nmse` over a run, for the validation slices and masks.
 
-    They are scored once, in the first validation, which has the zero-filled images at hand.
+    Scored once, in the first validation.
     """
 
     def __init__(self) -> None:
@@ -31,8 +31,8 @@ class ZeroFilledLine(pl.Callback):
             return
         if self.scores is None:
             assert pl_module.baseline is not None
-            results = pl_module.baseline.compute()  # every rank has its part in it
-            self.scores = {name: results[name] for name in SCORES if results[name] is not None}
+            results = pl_module.baseline.compute()  # on every rank: it gathers
+            self.scores = {name: results[name] for name in MAIN_SCORES if results[name] is not None}
             pl_module.baseline = None
             self._draw(trainer, self._first_step)
         self._draw(trainer, trainer.global_step)

@@ -1,4 +1,4 @@
-"""Keeps the best checkpoint, also over a run that is continued in another folder."""
+"""Keeps the best checkpoint, also when a run is continued in another folder."""
 
 import shutil
 from pathlib import Path
@@ -8,9 +8,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which forgets the best score so far where a continued run has another folder.
+    """ModelCheckpoint that keeps the best score so far when a run is continued in another folder.
 
-    The best checkpoint of the run that is continued is copied into the new folder, and has to be beaten there.
+    Lightning's forgets it. The best checkpoint of the continued run is copied into the new folder.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Keeps what a training went through in memory: losses, validation scores, time and memory of its steps."""
+"""Keeps losses, validation scores and step times of a training in memory."""
 
 import time
 from statistics import median
@@ -7,15 +7,15 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from mrirecon.metrics.scores import SCORES
+from mrirecon.metrics.scores import MAIN_SCORES
 from mrirecon.physics.sample import Sample
 
 
 class Curves(pl.Callback):
-    """`losses`: that of every optimizer step, before it.
+    """Records a training.
 
-    `validations`: one for each validation, with the step, the passes over the training data and the number of slices
-    trained on so far.
+    `losses`: training loss of every optimizer step, before the step. `validations`: scores of each validation with the
+    step, the passes over the training data and the number of slices trained on so far.
     """
 
     def __init__(self) -> None:
@@ -28,12 +28,12 @@ class Curves(pl.Callback):
 
     @property
     def losses(self) -> list[float]:
-        """The training loss of every optimizer step."""
+        """Training loss of every optimizer step."""
         return [float(loss) for loss in self._losses]
 
     @property
     def seconds_per_step(self) -> float | None:
-        """The median over epochs; the first, which warms up, only where there is no other."""
+        """Median over epochs, without the first (warm-up) where there are others; None before an epoch ended."""
         return median(self._seconds[1:] or self._seconds) if self._seconds else None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -59,7 +59,7 @@ class Curves(pl.Callback):
         if trainer.sanity_checking or pl_module.validated is None:
             return
         step, results = pl_module.validated
-        scores = {name: results[name] for name in (*SCORES, "loss")}
+        scores = {name: results[name] for name in (*MAIN_SCORES, "loss")}
         passes = trainer.current_epoch + 1 if self.num_slices else 0
         self.validations.append({"step": step, "passes": passes, "num_slices": self.num_slices, **scores})
 

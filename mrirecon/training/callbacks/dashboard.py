@@ -1,4 +1,4 @@
-"""What TensorBoard is told besides numbers: the charts that belong together, hyperparameters, a run in words."""
+"""TensorBoard layout and hyperparameters."""
 
 import time
 from collections.abc import Mapping
@@ -10,13 +10,15 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from torch.utils.tensorboard import SummaryWriter
 
-# Category -> chart -> the tags it shows, as regular expressions from a tag's first character on.
+from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
+
+# Category -> chart -> regular expressions of its tags, matched from the start.
 CHARTS = {
     "loss": {"training": ["train/loss$"], "validation": ["val/loss$"]},
     "scores, with those of zero-filled as a line": {
-        "SSIM": ["val/ssim$", "zero_filled/ssim$"],
-        "PSNR (dB)": ["val/psnr$", "zero_filled/psnr$"],
-        "NMSE": ["val/nmse$", "zero_filled/nmse$"],
+        f"{score.label} ({score.unit})" if score.unit else score.label: [f"val/{name}$", f"zero_filled/{name}$"]
+        for name, score in SCORE_TABLE.items()
+        if name in MAIN_SCORES
     },
     "optimizer": {
         "learning rate": ["lr$"],
@@ -33,7 +35,7 @@ CHARTS = {
 
 
 class Dashboard(pl.Callback):
-    """Lays out the tab CUSTOM SCALARS: what is looked at together stands together."""
+    """Writes the layout of the tab CUSTOM SCALARS."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         writer = writer_of(trainer)
@@ -46,14 +48,14 @@ class Dashboard(pl.Callback):
 
 
 def writer_of(trainer: pl.Trainer) -> SummaryWriter | None:
-    """TensorBoard's writer, on the first rank of a run that has one."""
+    """TensorBoard writer of a run on its first rank; None without one."""
     if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
         return trainer.logger.experiment
     return None
 
 
 def is_logged(trainer: pl.Trainer, step: int) -> bool:
-    """Whether Lightning logs after that step, the first being 1."""
+    """Whether Lightning logs after this step, counted from 1."""
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return every > 0 and step % every == 0
 
@@ -61,19 +63,19 @@ def is_logged(trainer: pl.Trainer, step: int) -> bool:
 def start_session(writer: SummaryWriter, hyperparameters: Mapping[str, bool | float | str]) -> None:
     """Adds a run to the tab HPARAMS.
 
-    No summary of an experiment is written: TensorBoard would take the columns of the first run for those of all, and
-    without one it joins the columns of the runs it shows.
+    No experiment summary is written: with one, TensorBoard uses the columns of the first run for all; without, it joins
+    the columns of the runs shown.
     """
     info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
     for name, value in hyperparameters.items():
-        # Python's True is a number, too; and a number written as text would sort 10 before 9.
+        # bool first, since True is an int; numbers stay numbers, since as text 10 sorts before 9.
         kind = "bool" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
         setattr(info.hparams[name], f"{kind}_value", value)
     _write(writer, metadata.SESSION_START_INFO_TAG, session_start_info=info)
 
 
 def end_session(writer: SummaryWriter, succeeded: bool) -> None:
-    """Says in the tab HPARAMS how a run ended."""
+    """Marks a run as succeeded or failed in the tab HPARAMS."""
     status = api_pb2.Status.Value("STATUS_SUCCESS" if succeeded else "STATUS_FAILURE")
     info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
     _write(writer, metadata.SESSION_END_INFO_TAG, session_end_info=info)
@@ -86,5 +88,5 @@ def _write(writer: SummaryWriter, tag: str, **content: Any) -> None:
 
 
 def bullets(rows: Mapping[str, Any]) -> str:
-    """Names and values as a list in Markdown; TensorBoard breaks the words in the first column of a table."""
+    """Names and values as a Markdown list; in a table TensorBoard would break words in the first column."""
     return "\n".join(f"- **{name}**: {value}" for name, value in rows.items())

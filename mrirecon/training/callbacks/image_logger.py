@@ -13,14 +13,14 @@ from mrirecon.physics.sample import collate
 from mrirecon.reports.pictures import FONT_SIZE, panels, row
 from mrirecon.training.callbacks.dashboard import writer_of
 
-# A picture of two panels side by side is shown about 350 points wide, and a letter of 11 points can be read.
+# TensorBoard shows a picture of two panels about 350 points wide, and letters of 11 points are legible.
 _COLUMNS_PER_POINT = 16
 
 
 class ImageLogger(pl.Callback):
-    """The middle slice of up to `num_images` validation volumes, spread over the set, in fixed windows.
+    """Logs the middle slice of up to `num_images` validation volumes, spread over the set, in fixed windows.
 
-    The first rank reads and reconstructs them itself: which rank a batch is dealt to does not matter.
+    The first rank reads and reconstructs them itself, independently of how batches are distributed.
     """
 
     def __init__(self, num_images: int) -> None:
@@ -44,7 +44,7 @@ class ImageLogger(pl.Callback):
 
 
 def _picture(images: Sequence[tuple[str, Tensor]]) -> np.ndarray:
-    """Two by two, because TensorBoard's cards are narrow, and with captions that are legible when it has shrunk them.
+    """Four panels two by two, with captions that stay legible at the width of TensorBoard's cards.
 
     [(caption, (y x) in 0..1)] -> uint8 (h w)
     """
@@ -53,7 +53,7 @@ def _picture(images: Sequence[tuple[str, Tensor]]) -> np.ndarray:
 
 
 def _choose(dataset: MaskedSlices, num_images: int) -> dict[int, str]:
-    """Number in the data set -> caption, of the slices to show."""
+    """Index in the data set -> caption, for the slices to show."""
     num_volumes = len(dataset.source.volumes) * len(dataset.masks)
     numbers = set(np.linspace(0, num_volumes - 1, min(num_images, num_volumes)).round().astype(int).tolist())
     chosen = {}

@@ -1,4 +1,4 @@
-"""Finds a learning rate before the first step, by Lightning's range test."""
+"""Finds a learning rate before the first step by Lightning's range test."""
 
 import logging
 from typing import Any
@@ -13,10 +13,10 @@ log = logging.getLogger(__name__)
 
 
 class LRFinder(LearningRateFinder):
-    """Tries `num_steps` rates from `min_lr` to `max_lr`, takes the one where the loss fell fastest, and starts anew.
+    """Tries `num_steps` rates from `min_lr` to `max_lr`, picks the one of the steepest fall of the loss, and restarts.
 
-    The schedule is made for the rate found, which also replaces optimizer.lr in the config that checkpoints carry. A
-    run that is continued keeps its rate.
+    The schedule is built for the rate found, which also replaces optimizer.lr in the config saved in checkpoints. A
+    continued run keeps its rate.
     """
 
     def __init__(self, min_lr: float, max_lr: float, num_steps: int, early_stop_threshold: float | None) -> None:

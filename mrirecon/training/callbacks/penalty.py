@@ -10,9 +10,9 @@ from mrirecon.errors import ConfigError
 
 
 class L1Penalty(pl.Callback):
-    """Adds the gradient of `weight` times the sum of |w| over all weights but biases and the parameters of norms.
+    """Adds the gradient of `weight` times the sum of |w|; biases and parameters of norms are excluded.
 
-    The L2 penalty needs no callback: it is `optimizer.weight_decay`, where that is not decoupled.
+    An L2 penalty needs no callback: use `optimizer.weight_decay`, where that is not decoupled.
     """
 
     def __init__(self, weight: float) -> None:

@@ -1,4 +1,4 @@
-"""How a run shows itself: a live bar on a terminal, plain lines anywhere else."""
+"""Progress of a run: a live bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -8,9 +8,11 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 from pytorch_lightning.callbacks.progress.rich_progress import RichProgressBarTheme
 
+from mrirecon.metrics.scores import MAIN_SCORES
+
 
 class PlainProgress(ProgressBar):
-    """One line at most every `every` seconds, and one per validation: for log files and dumb terminals."""
+    """Prints a line at most every `every` seconds, and one per validation; for log files."""
 
     def __init__(self, every: float) -> None:
         super().__init__()
@@ -18,10 +20,10 @@ class PlainProgress(ProgressBar):
         self._last = 0.0
 
     def disable(self) -> None:
-        """Lightning calls it on every rank but the first; `_say` speaks on the first only."""
+        """Does nothing: `_say` prints on the first rank only."""
 
     def enable(self) -> None:
-        """There is nothing to bring back."""
+        """Does nothing, see `disable`."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._last = time.perf_counter()
@@ -35,7 +37,7 @@ class PlainProgress(ProgressBar):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
-            names = ("train/loss", "val/loss", "val/ssim", "val/psnr", "val/nmse", "slices/s")
+            names = ("train/loss", "val/loss", *(f"val/{name}" for name in MAIN_SCORES), "slices/s")
             self._say(trainer, "validated", names)
 
     def _say(self, trainer: pl.Trainer, what: str, names: tuple[str, ...]) -> None:
@@ -46,7 +48,7 @@ class PlainProgress(ProgressBar):
 
 
 def progress(every: float) -> ProgressBar:
-    """The bar for this terminal. every: seconds between plain lines where there is none."""
+    """Progress bar on a terminal, else plain lines. every: seconds between plain lines."""
     if sys.stdout.isatty():
         return RichProgressBar(refresh_rate=1, theme=RichProgressBarTheme(metrics_format=".4g"))
     return PlainProgress(every)

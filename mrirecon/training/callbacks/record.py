@@ -1,4 +1,4 @@
-"""Writes down how a run was made: in TensorBoard, and in every checkpoint as plain data."""
+"""Records how a run was made, in TensorBoard and as plain data in every checkpoint."""
 
 from typing import Any
 
@@ -9,18 +9,21 @@ from mrirecon.config.compose import flatten
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.data.provenance import conventions, data_digest, versions
 from mrirecon.data.sources import MaskedSlices
-from mrirecon.metrics.scores import SCORES
+from mrirecon.metrics.scores import MAIN_SCORES
 from mrirecon.system.invocation import command_line
 from mrirecon.training.callbacks.dashboard import bullets, end_session, start_session, writer_of
 
-# In the HParams tab: these keys, and these groups whole.
+# Shown in the tab HPARAMS: these keys, and all keys of these groups.
 _COMPARED = ("seed", "data.root", "data.challenge", "data.batch_size", "trainer.max_epochs", "trainer.precision")
 _GROUPS = ("mask", "model", "loss", "optimizer", "scheduler")
-FINAL = ("final/ssim", "final/psnr", "final/nmse")
+FINAL = tuple(f"final/{name}" for name in MAIN_SCORES)
 
 
 class Record(pl.Callback):
-    """config: the resolved config, of plain dicts, lists, strings and numbers. text: the same as YAML."""
+    """Writes config, command and versions of a run.
+
+    config: the resolved config as plain dicts, lists, strings and numbers. text: the same as YAML.
+    """
 
     def __init__(self, config: dict[str, Any], text: str) -> None:
         self.config = config
@@ -49,7 +52,7 @@ class Record(pl.Callback):
 
 
 def validation_scores(trainer: pl.Trainer, pl_module: Any) -> dict[str, Any] | None:
-    """Scores on the validation set of the weights as they are, and their conventions; None where there are none yet."""
+    """Validation scores of the current weights, with their conventions; None where these were not validated."""
     validated: tuple[int, dict[str, Any]] | None = getattr(pl_module, "validated", None)
     if validated is None or validated[0] != trainer.global_step:
         return None
@@ -57,11 +60,11 @@ def validation_scores(trainer: pl.Trainer, pl_module: Any) -> dict[str, Any] | N
     datamodule: ReconDataModule = trainer.datamodule  # type: ignore[attr-defined]
     num_scored = sum(volume["num_slices"] for volume in results["volumes"])
     how = conventions(datamodule, datamodule.sets["val"], num_scored)
-    return {**{score: results[score] for score in SCORES}, "conventions": how}
+    return {**{score: results[score] for score in MAIN_SCORES}, "conventions": how}
 
 
 def write_final(logger: Any, scores: dict[str, Any], step: int) -> None:
-    """Puts the scores of the best checkpoint beside the hyperparameters."""
+    """Logs the scores of the best checkpoint as `final/...`, for the tab HPARAMS."""
     if isinstance(logger, TensorBoardLogger):
         for name in FINAL:
             value = scores[name.removeprefix("final/")]
@@ -72,7 +75,7 @@ def write_final(logger: Any, scores: dict[str, Any], step: int) -> None:
 
 
 def _run_in_words(trainer: pl.Trainer, config: dict[str, Any]) -> dict[str, str]:
-    """How to make the run again: what was typed, on which data, with which versions."""
+    """What is needed to repeat the run: command, folder, data, device, versions."""
     data: ReconDataModule = trainer.datamodule  # type: ignore[attr-defined]
     return {
         "command": f"`{command_line()}`",
@@ -91,7 +94,7 @@ def _fingerprint(dataset: MaskedSlices) -> str:
 
 
 def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
-    """What runs are compared by: the parts chosen and their knobs that do something.  {"optimizer.lr": 0.001}"""
+    """Hyperparameters of the tab HPARAMS: class and active options of each part.  {"optimizer.lr": 0.001}"""
     flat = flatten(config)
     shown = {key: flat[key] for key in _COMPARED if key in flat}
     for key, value in flat.items():

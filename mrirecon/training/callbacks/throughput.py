@@ -1,4 +1,4 @@
-"""Measures how fast training takes in slices, how much of the time it waits for them, and the memory it needs."""
+"""Logs training speed in slices per second, the share of time spent waiting for data, and peak memory."""
 
 import resource
 import sys
@@ -14,18 +14,18 @@ from mrirecon.training.callbacks.dashboard import is_logged
 
 
 class _Step(NamedTuple):
-    end: float  # a time
-    wait: float  # seconds before it began
+    end: float  # time at which it ended, seconds
+    wait: float  # seconds between the previous step and this one
     num_slices: int
 
 
 class Throughput(pl.Callback):
-    """Logs the speed of the last `num_steps` steps of an epoch, and `speed/memory_gb`; validation does not count.
+    """Logs the speed over the last `num_steps` training steps of an epoch, and the peak memory.
 
-    `slices/s`: over all ranks, all waiting included.
-    `speed/data_wait`: the share of the time that lies between the steps. There the next batch is waited for, sent to
-    the device and undersampled, and what was logged is written.
-    `speed/memory_gb`: the most so far, on a GPU what torch has there, elsewhere this process without its workers.
+    `slices/s`: slices per second over all ranks, waiting included; validation is not.
+    `speed/data_wait`: share of the time between steps, when the next batch is loaded, sent to the device and
+    undersampled, and logs are written.
+    `speed/memory_gb`: peak so far in GB; on a GPU torch's allocations, else this process without its workers.
     """
 
     def __init__(self, num_steps: int) -> None:
@@ -54,7 +54,7 @@ class Throughput(pl.Callback):
 
 
 def _peak_memory(device: torch.device) -> int:
-    """In bytes."""
+    """Peak memory in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,4 +1,4 @@
-"""How large the optimizer's steps are beside the weights they change."""
+"""Logs the size of optimizer steps relative to the weights."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from mrirecon.training.callbacks.dashboard import is_logged
 
 
 class UpdateRatio(pl.Callback):
-    """Logs `weight_norm`, and `update_ratio`: the norm of the step over that of the weights before it.
+    """Logs `weight_norm`, and `update_ratio`: norm of the step over norm of the weights before it.
 
-    The step is what the weights moved by: clipping, momentum, weight decay and learning rate are in it. For that a copy
-    of the weights is held during the steps that are logged, and only then. Nothing waits for the device.
+    The step is the change of the weights, so it includes clipping, momentum, weight decay and learning rate. A copy of
+    the weights is kept during logged steps only. Does not synchronise with the device.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class UpdateRatio(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        # An optimizer with a line search comes here several times in a step; only the first time nothing has moved.
+        # A line search calls this several times per step; only before the first call have the weights not moved.
         if self._before is None and is_logged(trainer, trainer.global_step + 1):
             self._before = [p.clone() for p in pl_module.parameters() if p.requires_grad]
 
