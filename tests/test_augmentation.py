@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import Volume
+from samples import Needing, slices
 from test_data import MASK, datamodule
 from torch import Tensor
 
-from mrirecon.data.augmentation import Augmentation, move, moved
+from mrirecon.data.augmentation import Augmentation, apply_affine, move
 from mrirecon.errors import ConfigError
 from mrirecon.physics.coils import rss
 from mrirecon.physics.crop import center_crop
 from mrirecon.physics.fft import fft2c, ifft2c
-from mrirecon.physics.sample import HybridSlice, Sample, Slice
+from mrirecon.physics.sample import Sample, Slice
 from mrirecon.physics.zero_filled import to_hybrid
 
 
@@ -32,10 +33,10 @@ def smooth_images(h: int, w: int, num_coils: int = 2) -> Tensor:
 
 
 def batch(images: Tensor, how: Tensor, size: tuple[int, int], hybrid: bool = False) -> Slice:
-    kspace, one = fft2c(images), torch.zeros(1, dtype=torch.long)
-    target, mask = center_crop(rss(images), size), torch.ones(1, 1, 1, images.shape[-1], dtype=torch.bool)
-    kind = HybridSlice if hybrid else Slice
-    return kind(to_hybrid(kspace, size[0]) if hybrid else kspace, mask, mask, target, torch.ones(1), one, one, how)
+    kspace, target = fft2c(images), center_crop(rss(images), size)
+    mask = torch.ones(1, 1, 1, images.shape[-1], dtype=torch.bool)
+    kspace = to_hybrid(kspace, size[0]) if hybrid else kspace
+    return slices(kspace, mask, size, target=target, affine=how, hybrid=hybrid)
 
 
 def test_whole_pixel_movements_are_exact() -> None:
@@ -55,7 +56,7 @@ def test_the_target_moves_with_the_coils(h: int, w: int, size: tuple[int, int], 
     angle = np.deg2rad(7.0)
     how = movement([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]], (1.3, -2.1))
     before = batch(smooth_images(h, w), how, size, hybrid)
-    after = moved(before)
+    after = apply_affine(before)
     assert type(after) is type(before)
     if hybrid:
         image = rss(center_crop(torch.fft.fftshift(torch.fft.ifft(torch.fft.ifftshift(after.kspace, dim=-1), dim=-1,
@@ -78,13 +79,13 @@ def test_movements_follow_the_counter_in_training_only(folder: Path) -> None:
     def drawn(**changes: Any) -> dict[tuple[int, int], list[float]]:
         data = datamodule(folder, augmentation=Augmentation(0.5, 10, 3), mask=MASK, **changes)
         data.setup("fit")
-        data.check_model(1, needs_kspace=False)
-        assert all(torch.equal(b.movement, torch.eye(2, 3).expand_as(b.movement)) for b in data.val_dataloader())
+        data.serve(Needing())
+        assert all(torch.equal(b.affine, torch.eye(2, 3).expand_as(b.affine)) for b in data.val_dataloader())
         loader, found = data.train_dataloader(), {}
         for epoch in (0, 1):
             loader.batch_sampler.sampler.set_epoch(epoch)
             for b in loader:
-                found |= {(epoch, int(n)): m.flatten().tolist() for n, m in zip(b.slice_num, b.movement, strict=True)}
+                found |= {(epoch, int(n)): m.flatten().tolist() for n, m in zip(b.slice_num, b.affine, strict=True)}
         return found
 
     one = drawn(batch_size=1)
@@ -97,10 +98,10 @@ def test_workers_move_training_images_as_the_device_would(folder: Path) -> None:
     for num_workers in (0, 1):
         data = datamodule(folder, augmentation=Augmentation(0.5, 10, 3), mask=MASK, num_workers=num_workers)
         data.setup("fit")
-        data.check_model(1, needs_kspace=False)
+        data.serve(Needing())
         batch = next(iter(data.train_dataloader()))
         assert isinstance(batch, Sample if num_workers else Slice)
-        targets.append(batch.target * batch.scale[:, None, None] if num_workers else moved(batch).target)
+        targets.append(batch.target * batch.scale[:, None, None] if num_workers else apply_affine(batch).target)
         batch = next(iter(data.val_dataloader()))
         targets.append(batch.target * batch.scale[:, None, None] if num_workers else batch.target)
     torch.testing.assert_close(targets[:2], targets[2:])

@@ -12,7 +12,7 @@ from fastmri.data.subsample import RandomMaskFunc
 from test_module import trainer_of
 
 from mrirecon.data.conditions import MissingCoil, Noise, ShiftedCentre, applicable, conditions_of
-from mrirecon.data.datamodule import ReconDataModule
+from mrirecon.data.datamodule import ReconDataModule, recon_datamodule
 from mrirecon.data.prepared.prepare import Preparation
 from mrirecon.data.sources import Draw, Source
 from mrirecon.errors import ConfigError
@@ -112,7 +112,8 @@ def test_a_source_under_a_condition_gives_its_kspace_and_the_same_target(info: S
 
 def multicoil(root: Path, **changes: Any) -> ReconDataModule:
     settings: dict[str, Any] = {"batch_size": 1, "num_workers": 0, "check": "full", "split": "val", "seed": 0}
-    return ReconDataModule(str(root), "multicoil", RandomMaskFunc([0.08], [4]), **settings, **changes)
+    where = {"root": str(root), "challenge": "multicoil", "mask": RandomMaskFunc([0.08], [4])}
+    return recon_datamodule(**where, **settings, **changes)
 
 
 def test_worse_conditions_score_worse_and_the_mean_is_of_the_volumes_as_they_are(
@@ -121,8 +122,8 @@ def test_worse_conditions_score_worse_and_the_mean_is_of_the_volumes_as_they_are
     for number in range(2):
         path = tmp_path / "multicoil_val" / f"v{number}.h5"
         volume(path, num_coils=2, size=(48, 48), seed=number)
-    data = multicoil(tmp_path)
-    data.conditions = conditions_of({"noise": [0.05, 0.5], "missing_coils": [1], "shifts": [9]})
+    conditions = conditions_of({"noise": [0.05, 0.5], "missing_coils": [1], "shifts": [9]})
+    data = multicoil(tmp_path, conditions=conditions)
     report = evaluate(trainer_of(tmp_path), ReconModule(ZeroFilled()), data, None)
     nmse = {cell["condition"]: cell["nmse"] for cell in report["grid"]}
     assert list(nmse) == ["", "noise 0.05", "noise 0.5", "coil 1 missing", "centre shifted 9"]
@@ -141,8 +142,8 @@ def test_prepared_and_resident_data_give_the_scores_of_the_files(tmp_path: Path,
     kinds["prepared"] = {"prepared": str(tmp_path / "store")}
     found = {}
     for name, changes in kinds.items():
-        data = multicoil(tmp_path / "set", **changes)
-        data.conditions = conditions_of({"noise": [0.1], "missing_coils": [0], "shifts": [3]})
+        conditions = conditions_of({"noise": [0.1], "missing_coils": [0], "shifts": [3]})
+        data = multicoil(tmp_path / "set", conditions=conditions, **changes)
         passes = run_passes(trainer_of(tmp_path), ReconModule(ZeroFilled()), data)
         found[name] = {one.condition: one.results["nmse"] for one in passes}
         assert data.scored()[Draw(0, 0)].kspace.any(dim=-1).any(dim=-1).all()  # no condition is left behind

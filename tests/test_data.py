@@ -16,16 +16,15 @@ from fastmri.data.subsample import RandomMaskFunc
 from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_lightning.trainer.states import TrainerFn
-from torch.utils.data import default_collate
+from samples import Needing, slices
 
 from mrirecon.data.batches import ShapeBatches
-from mrirecon.data.datamodule import ReconDataModule
+from mrirecon.data.datamodule import ReconDataModule, recon_datamodule
 from mrirecon.data.sources import Draw, MaskedSlices, Source
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io.raw import fastmri
-from mrirecon.physics.sample import Slice, undersample
+from mrirecon.physics.sample import FULL_READOUT, Slice, collate, undersample
 from mrirecon.physics.zero_filled import zero_filled
-from mrirecon.sampling.acquired import effective_acceleration
 from mrirecon.sampling.masks import draw_mask, volume_seed
 
 MASK = RandomMaskFunc([0.08], [4])
@@ -36,7 +35,7 @@ def datamodule(place: Path, **changes: object) -> ReconDataModule:
         "root": str(place), "challenge": "singlecoil", "mask": MASK, "batch_size": 2, "num_workers": 0, "check": "full",
         "split": "val", "seed": 0,
     }  # fmt: skip
-    return ReconDataModule(**{**settings, **changes})  # type: ignore[arg-type]
+    return recon_datamodule(**{**settings, **changes})  # type: ignore[arg-type]
 
 
 def ready(place: Path, stage: str = "fit", **changes: object) -> ReconDataModule:
@@ -55,16 +54,18 @@ def test_the_normalised_image_and_target_equal_fastmri_s_transform(
     challenge = "singlecoil" if num_coils is None else "multicoil"
     path = volume(tmp_path / f"{challenge}_val" / "v.h5", 1, num_coils, size=(64, 48), target=(40, 40), scale=1e-4)
     data = ready(tmp_path, "validate", challenge=challenge, batch_size=1)
-    sample = undersample(next(iter(data.val_dataloader())))
+    batch = next(iter(data.val_dataloader()))
+    sample = undersample(batch)
 
     theirs = transforms.UnetDataTransform(challenge, MASK, use_seed=True)
     with h5py.File(path) as f:
         kspace = f["kspace"][0]
         target = f[f"reconstruction_{'esc' if num_coils is None else 'rss'}"][0]
         expected = theirs(kspace, None, target, dict(f.attrs), path.name, 0)
-    image = sample.zero_filled[0] - sample.mean[0]
-    again = zero_filled(sample.masked_kspace, sample.mask, (40, 40))
-    torch.testing.assert_close(again, sample.zero_filled, atol=1e-5, rtol=1e-5)
+    measurement = undersample(batch, [FULL_READOUT]).measurement
+    image = sample.measurement.zero_filled[0] - sample.mean[0]
+    again = zero_filled(measurement.kspace, measurement.mask, (40, 40))
+    torch.testing.assert_close(again, sample.measurement.zero_filled, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(image.clamp(-6, 6), expected.image, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close((sample.target[0] - sample.mean[0]).clamp(-6, 6), expected.target, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(sample.scale[0], expected.std + 1e-11, atol=0, rtol=1e-5)
@@ -73,7 +74,7 @@ def test_the_normalised_image_and_target_equal_fastmri_s_transform(
 
 def test_the_mask_removes_columns_and_leaves_no_negative_zero(folder: Path) -> None:
     batch = next(iter(ready(folder).val_dataloader()))
-    masked = undersample(batch).masked_kspace
+    masked = undersample(batch, [FULL_READOUT]).measurement.kspace
     assert not masked[~batch.mask.expand_as(masked)].any()
     assert not torch.signbit(torch.view_as_real(masked[~batch.mask.expand_as(masked)])).any()
 
@@ -81,9 +82,9 @@ def test_the_mask_removes_columns_and_leaves_no_negative_zero(folder: Path) -> N
 def test_an_all_zero_slice_stays_finite() -> None:
     zeros = torch.zeros(1, 2, 16, 16, dtype=torch.complex64)
     mask = torch.ones(1, 1, 1, 16, dtype=torch.bool)
-    one = torch.zeros(1, dtype=torch.long)
-    sample = undersample(Slice(zeros, mask, mask, torch.zeros(1, 8, 8), torch.ones(1), one, one, torch.eye(2, 3)[None]))
-    assert all(torch.isfinite(torch.view_as_real(x) if x.is_complex() else x).all() for x in sample)
+    sample = undersample(slices(zeros, mask, (8, 8), target=torch.zeros(1, 8, 8)), ["kspace"])
+    values = [sample.measurement.zero_filled, torch.view_as_real(sample.measurement.kspace), sample.target, sample.mean]
+    assert all(torch.isfinite(x).all() for x in values)
     assert float(sample.scale) == 1
 
 
@@ -107,7 +108,8 @@ def test_training_masks_do_not_depend_on_workers_or_batch_size(folder: Path) -> 
         loader = ready(folder, **changes).train_dataloader()
         found = {}
         for batch in loader:
-            for v, s, m in zip(batch.volume.tolist(), batch.slice_num.tolist(), batch.mask, strict=True):
+            drawn = batch.mask if isinstance(batch, Slice) else batch.measurement.mask
+            for v, s, m in zip(batch.volume.tolist(), batch.slice_num.tolist(), drawn, strict=True):
                 found[v, s] = m.squeeze().tolist()
         return found
 
@@ -143,7 +145,7 @@ def test_a_scan_s_own_mask_is_kept(tmp_path: Path, volume: Volume) -> None:
     own = np.zeros(36, dtype=bool)
     own[[2, 9, 16, 17, 18, 19, 30]] = True
     info = fastmri.inspect(volume(tmp_path / "a.h5", mask=own))
-    mask, acs_mask = MaskedSlices(Source([info], [1.0]), {"": MASK}, None).volume_mask(info, "")
+    mask, acs_mask, _ = MaskedSlices(Source([info], [1.0]), {"": MASK}, None).volume_sampling(info, "")
     assert np.array_equal(mask[0], own)
     assert np.flatnonzero(acs_mask[0]).tolist() == [16, 17, 18, 19]
 
@@ -161,10 +163,11 @@ def test_columns_outside_the_padding_are_in_no_mask(tmp_path: Path, volume: Volu
     info = fastmri.inspect(path)
     assert info.acquired == (6, 30)
     dataset = MaskedSlices(Source([info], [1.0]), {"": RandomMaskFunc([0.08], [2])}, seed=0)
-    drawn = np.array([dataset.mask("", 0, epoch)[0][0] for epoch in range(20)])
+    samplings = [dataset.sampling("", 0, epoch) for epoch in range(20)]
+    drawn = np.array([sampling.mask[0] for sampling in samplings])
     assert drawn[:, :6].sum() == drawn[:, 30:].sum() == 0
     assert drawn[:, 6:30].any(axis=0).all()
-    assert effective_acceleration(info, drawn[:1]) == pytest.approx(24 / drawn[0].sum())
+    assert samplings[0].acceleration == pytest.approx(24 / drawn[0].sum())
 
 
 # --- batches -------------------------------------------------------------------------------------------------------
@@ -302,7 +305,7 @@ def test_a_mask_that_cannot_be_kept_is_refused_in_setup(folder: Path) -> None:
 
 def test_images_too_small_for_the_model_are_refused(folder: Path) -> None:
     with pytest.raises(InputError, match=r"40x36 is too small for the model, which needs at least 64x64"):
-        ready(folder).check_model(64, needs_kspace=True)
+        ready(folder).serve(Needing(min_size=64))
 
 
 def test_a_missing_or_empty_split_is_refused(folder: Path) -> None:
@@ -365,7 +368,7 @@ def test_narrow_scans_train_at_a_square_of_their_width(tmp_path: Path, volume: V
 
 def test_slices_collate_to_the_table_of_shapes(folder: Path) -> None:
     data = ready(folder).sets["train"]
-    batch = default_collate([data[Draw(0, 0)], data[Draw(1, 0)]])
+    batch = collate([data[Draw(0, 0)], data[Draw(1, 0)]])
     assert isinstance(batch, Slice)
     assert (batch.kspace.shape, batch.kspace.dtype) == ((2, 1, 40, 36), torch.complex64)
     assert (batch.mask.shape, batch.mask.dtype) == ((2, 1, 1, 36), torch.bool)

@@ -162,8 +162,9 @@ def test_a_robustness_run_has_the_fingerprint_of_a_plain_one_and_can_be_compared
     tmp_path: Path, volume: Volume, folder: Path
 ) -> None:
     volume(tmp_path / "other" / "singlecoil_val" / "o.h5", seed=3)
-    data, other, module = data_of(folder), data_of(tmp_path / "other"), ReconModule(ZeroFilled())
-    data.conditions = conditions_of({"noise": [0.1], "missing_coils": [], "shifts": []})
+    conditions = conditions_of({"noise": [0.1], "missing_coils": [], "shifts": []})
+    data, other = data_of(folder, conditions=conditions), data_of(tmp_path / "other")
+    module = ReconModule(ZeroFilled())
     passes = run_passes(trainer_of(tmp_path), module, data, others={"other anatomy": other})
     robust = metrics_of(passes, origin_of(trainer_of(tmp_path), module, None))
     plain, alone = report_of(tmp_path, data_of(folder)), report_of(tmp_path, data_of(tmp_path / "other"))
@@ -203,9 +204,8 @@ def test_several_masks_give_a_grid_of_masks_and_acquisitions(
 ) -> None:
     with h5py.File(folder / "singlecoil_val" / "v0.h5", "a") as f:
         f.attrs["acquisition"] = "OTHER"
-    data = data_of(folder)
     both = RandomMaskFunc([0.08, 0.08], [3, 6])
-    data.scored_masks = named({"random_4x": MASK, "both": both})
+    data = data_of(folder, scored_masks=named({"random_4x": MASK, "both": both}))
     found = report_of(tmp_path, data)
     assert [(cell["mask"], cell["acquisition"], cell["nominal_acceleration"]) for cell in found["grid"]] == [
         (mask, acquisition, nominal)

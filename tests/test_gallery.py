@@ -20,8 +20,8 @@ from mrirecon.training.module import ReconModule
 def test_the_worst_and_the_median_slices_are_shown_and_listed(tmp_path: Path, volume: Volume) -> None:
     for number, num_slices in enumerate((4, 5)):
         volume(tmp_path / "set" / "singlecoil_val" / f"v{number}.h5", num_slices, seed=number)
-    data, trainer, module = data_of(tmp_path / "set"), trainer_of(tmp_path), ReconModule(small_unet())
-    data.conditions = [Noise(0.5)]
+    data, trainer = data_of(tmp_path / "set", conditions=[Noise(0.5)]), trainer_of(tmp_path)
+    module = ReconModule(small_unet())
     passes = run_passes(trainer, module, data, baseline=True)
     entries = write_gallery(tmp_path / "gallery", trainer, module, passes, 2)
     assert json.loads((tmp_path / "gallery" / "gallery.json").read_text()) == entries

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from samples import slices
 from test_configs import TINY, compose
 
 from mrirecon.build import build_datamodule, build_module, build_trainer
@@ -27,14 +28,17 @@ def batch(device: str) -> Slice:
     kspace = torch.randn(3, 4, 96, 80, dtype=torch.complex64, generator=generator)
     mask = torch.rand(3, 1, 1, 80, generator=generator) < 0.5
     target = torch.rand(3, 48, 47, generator=generator)
-    numbers, still = torch.arange(3), torch.eye(2, 3).expand(3, 2, 3)
-    made = Slice(kspace, mask, mask, target, torch.ones(3), torch.zeros(3, dtype=torch.long), numbers, still)
-    return Slice(*(tensor.to(device) for tensor in made))
+    made = slices(kspace, mask, (48, 47), target=target)
+    return Slice(*(None if tensor is None else tensor.to(device) for tensor in made))
 
 
 def test_undersampling_gives_the_cpu_s_sample() -> None:
-    for cpu, gpu in zip(undersample(batch("cpu")), undersample(batch("cuda")), strict=True):
-        torch.testing.assert_close(gpu.cpu(), cpu, atol=1e-5, rtol=1e-5)
+    cpu, gpu = undersample(batch("cpu"), ["kspace"]), undersample(batch("cuda"), ["kspace"])
+    for name in ("kspace", "zero_filled"):
+        values, wanted = (getattr(one.measurement, name) for one in (gpu, cpu))
+        torch.testing.assert_close(values.cpu(), wanted, atol=1e-5, rtol=1e-5)
+    for name in ("target", "data_range", "scale", "mean"):
+        torch.testing.assert_close(getattr(gpu, name).cpu(), getattr(cpu, name), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "group", "layer", "none"])
@@ -43,9 +47,7 @@ def test_a_unet_gives_the_cpu_s_image(norm: str) -> None:
     images = {}
     for device in ("cpu", "cuda"):
         sample = undersample(batch(device))
-        images[device] = (
-            model.to(device)(sample.masked_kspace, sample.mask, sample.acs_mask, sample.zero_filled).detach().cpu()
-        )
+        images[device] = model.to(device)(sample.measurement).image.detach().cpu()
     torch.testing.assert_close(images["cuda"], images["cpu"], atol=1e-4, rtol=1e-4)
 
 

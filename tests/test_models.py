@@ -3,13 +3,18 @@
 import fastmri.models
 import pytest
 import torch
+from model_contract import check_contract
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from mrirecon.config.compose import instantiate
 from mrirecon.config.options import CONF
+from mrirecon.errors import ConfigError
+from mrirecon.models.base import ReconModel, check_model
 from mrirecon.models.unet import NORMS, NormChoice, Unet
-from mrirecon.physics.zero_filled import zero_filled
+from mrirecon.physics.crop import center_crop
+from mrirecon.physics.sample import Measurement, Prediction
+from mrirecon.physics.sense import SenseOperator
 
 ALL = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 SMALL = {"chans": 4, "num_pool_layers": 2}
@@ -195,37 +200,116 @@ def test_unet_refuses_settings_that_cannot_work(changes: dict[str, object], mess
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("num_coils", [1, 3])
-@pytest.mark.parametrize("size", [(32, 40), (33, 47)])
-def test_model_contract(name: str, num_coils: int, size: tuple[int, int]) -> None:
-    model = build(name, **SMALL)
-    kspace = torch.randn(2, num_coils, 48, 47, dtype=torch.complex64)
-    mask = torch.ones(2, 1, 1, 47, dtype=torch.bool)
-    start = zero_filled(kspace, mask, size).requires_grad_()
-    image = model(kspace if model.needs_kspace else None, mask, mask, start)
-    assert image.shape == (2, *size)
-    assert image.dtype == torch.float32
-    if image.requires_grad:
-        image.square().sum().backward()
-        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+def test_every_model_keeps_the_contract(name: str) -> None:
+    check_contract(build(name, **SMALL, num_iterations=10))
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_the_output_is_in_the_units_of_the_input(name: str) -> None:
-    model = build(name, **SMALL).eval()
-    kspace = torch.randn(1, 2, 32, 32, dtype=torch.complex64)
-    mask = torch.ones(1, 1, 1, 32, dtype=torch.bool)
-    start = zero_filled(kspace, mask, (32, 32))
-    factor = 1024  # a power of two: rounding is the same, also after a hundred iterations
-    scaled = model(factor * kspace, mask, mask, factor * start)
-    torch.testing.assert_close(scaled, factor * model(kspace, mask, mask, start))
+class Image(ReconModel):
+    """Two weights on the zero-filled image: a model that keeps the contract, for others to break."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.5))
+        self.other = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, measurement: Measurement) -> Prediction:
+        return Prediction(measurement.zero_filled * self.weight * self.other)
+
+
+class Combined(ReconModel):
+    """The sensitivity-combined image of the masked k-space: another one."""
+
+    needs = ("kspace", "sens_maps")
+
+    def forward(self, measurement: Measurement) -> Prediction:
+        operator = SenseOperator(measurement.mask, measurement.sens_maps, measurement.readout)
+        return Prediction(center_crop(operator.adjoint(measurement.kspace), measurement.size))
+
+
+class IgnoresKspace(Combined):
+    def forward(self, measurement: Measurement) -> Prediction:
+        maps = measurement.sens_maps.abs().sum(1) * measurement.mask.float().mean()
+        return Prediction(measurement.zero_filled * center_crop(maps, measurement.size))
+
+
+class IgnoresMask(Combined):
+    def forward(self, measurement: Measurement) -> Prediction:
+        return super().forward(measurement._replace(mask=torch.ones_like(measurement.mask)))
+
+
+class IgnoresSensitivities(Combined):
+    def forward(self, measurement: Measurement) -> Prediction:
+        return super().forward(measurement._replace(sens_maps=torch.ones_like(measurement.sens_maps)))
+
+
+class IgnoresTheImage(Image):
+    def forward(self, measurement: Measurement) -> Prediction:
+        return Prediction(torch.ones_like(measurement.zero_filled) * self.weight * self.other)
+
+
+class IgnoresItsWeights(Image):
+    def forward(self, measurement: Measurement) -> Prediction:
+        return Prediction(measurement.zero_filled)
+
+
+class HasADeadWeight(Image):
+    def forward(self, measurement: Measurement) -> Prediction:
+        return Prediction(measurement.zero_filled * self.weight * self.other.detach())
+
+
+class HasAnotherUnit(Image):
+    def forward(self, measurement: Measurement) -> Prediction:
+        return Prediction(super().forward(measurement).image + 1)
+
+
+class MixesItsBatch(Image):
+    def forward(self, measurement: Measurement) -> Prediction:
+        return Prediction(super().forward(measurement).image + measurement.zero_filled.mean(0))
+
+
+def test_models_that_keep_the_contract_pass() -> None:
+    check_contract(Image())
+    check_contract(Combined())
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (IgnoresKspace, "ignores kspace"),
+        (IgnoresMask, "ignores mask"),
+        (IgnoresSensitivities, "ignores sens_maps"),
+        (IgnoresTheImage, "ignores zero_filled"),
+        (IgnoresItsWeights, "no gradient ever reaches weight, other|does not require grad"),
+        (HasADeadWeight, "no gradient ever reaches other"),
+        (HasAnotherUnit, "another unit"),
+        (MixesItsBatch, "depends on its batch"),
+    ],
+)
+def test_a_model_with_a_dead_part_fails_the_contract(model: type[ReconModel], message: str) -> None:
+    with pytest.raises((AssertionError, RuntimeError), match=message):
+        check_contract(model())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"needs": ("kspaces",)}, "expected a set out of kspace"), ({"needs": "kspace"}, "expected a set"),
+     ({"min_size": 0}, "min_size is 0")],
+)  # fmt: skip
+def test_what_a_model_states_is_checked_when_it_is_built(changes: dict[str, object], message: str) -> None:
+    model = Image()
+    for name, value in changes.items():
+        setattr(model, name, value)
+    with pytest.raises(ConfigError, match=message):
+        check_model(model)
+    with pytest.raises(ConfigError, match="derive it from"):
+        check_model(nn.Linear(1, 1))
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_an_all_zero_slice_gives_a_finite_image_and_gradients(norm: str) -> None:
     model = build("unet", **SMALL, norm=norm)
     mask = torch.ones(1, 1, 1, 32, dtype=torch.bool)
-    image = model(None, mask, mask, torch.zeros(1, 32, 32))
+    image = model(Measurement(None, mask, mask, None, torch.zeros(1, 32, 32), (32, 32), "kspace")).image
     image.square().sum().backward()
     assert torch.isfinite(image).all()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

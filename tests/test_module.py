@@ -15,10 +15,12 @@ from fastmri.data.subsample import RandomMaskFunc
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mrirecon.data.datamodule import ReconDataModule
+from mrirecon.data.datamodule import ReconDataModule, recon_datamodule
 from mrirecon.data.sources import Draw, MaskedSlices
 from mrirecon.errors import ConfigError, DivergedError, InputError
+from mrirecon.models.base import ReconModel
 from mrirecon.models.image_domain import ZeroFilled, unet
+from mrirecon.physics.sample import Measurement, Prediction
 from mrirecon.training import schedules
 from mrirecon.training.callbacks.record import Record
 from mrirecon.training.losses import L1Loss
@@ -37,7 +39,7 @@ def small_unet(**changes: Any) -> nn.Module:
 def data_of(root: Path | list[Path], **changes: Any) -> ReconDataModule:
     settings: dict[str, Any] = {"batch_size": 1, "num_workers": 0, "check": "headers", "split": "val", "seed": 0}
     roots = [str(path) for path in root] if isinstance(root, list) else str(root)
-    return ReconDataModule(roots, "singlecoil", MASK, **{**settings, **changes})
+    return recon_datamodule(root=roots, challenge="singlecoil", mask=MASK, **{**settings, **changes})
 
 
 def trainer_of(tmp_path: Path, *callbacks: pl.Callback, **changes: Any) -> pl.Trainer:
@@ -145,7 +147,8 @@ def training_root(request: pytest.FixtureRequest, tmp_path: Path, volume: Volume
 def test_twenty_training_losses_equal_fastmri_s(tmp_path: Path, training_root: Path) -> None:
     """Free-running, in double precision: RMSprop moves by the sign of a gradient at first, so float32 rounding of
     gradients that should vanish changes whole steps, in fastMRI's loop against itself too (see the next tests)."""
-    data = Wide(str(training_root), "singlecoil", MASK, 1, 0, "headers", "val", 0)
+    plain = data_of(training_root)
+    data = Wide(plain.reading, plain.selection, plain.undersampling, plain.loading, "val", 0)
     losses, weights = train_20_steps(tmp_path, data, torch.float64)
     reference = Reference(training_root, data.sets["train"], weights, torch.float64)
     expected = [reference.step(draw) for draw in losses.draws]
@@ -238,17 +241,17 @@ class StopAfter(pl.Callback):
         trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
 
 
-class PoisonAt(nn.Module):
+class PoisonAt(ReconModel):
     """A model whose answer becomes NaN at one step."""
 
     def __init__(self, step: int) -> None:
         super().__init__()
-        self.inner, self.step, self.seen, self.min_size = small_unet(), step, 0, 1
+        self.inner, self.step, self.seen = small_unet(), step, 0
 
-    def forward(self, *args: Any) -> Tensor:
+    def forward(self, measurement: Measurement) -> Prediction:
         self.seen += self.training
-        image = self.inner(*args)
-        return image * float("nan") if self.training and self.seen == self.step else image
+        image = self.inner(measurement).image
+        return Prediction(image * float("nan") if self.training and self.seen == self.step else image)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step_and_names_the_file(tmp_path: Path, folder: Path) -> None:

@@ -17,7 +17,7 @@ from mrirecon.config.allowlist import check_targets
 from mrirecon.config.compose import instantiate
 from mrirecon.config.options import CONF
 from mrirecon.errors import ConfigError
-from mrirecon.physics.sample import Slice, undersample
+from mrirecon.physics.sample import Measurement, Slice, undersample
 from mrirecon.training import schedules
 from mrirecon.training.losses import L1Loss
 from mrirecon.training.module import ReconModule
@@ -332,14 +332,16 @@ def test_the_two_forms_of_momentum_agree_until_the_rate_changes() -> None:
 def test_every_option_trains_the_unet(name: str) -> None:
     torch.manual_seed(0)
     model = small_unet()
-    kspace = torch.randn(2, 1, 32, 32, dtype=torch.complex64)
     optimizer = exempt_from_decay(build(name, model.parameters(), **({"max_iter": 3} if name == "lbfgs" else {})))
     image = torch.nn.functional.avg_pool2d(torch.randn(2, 34, 34), 3, 1)
+    mask = torch.ones(2, 1, 1, 32, dtype=torch.bool)
+    noisy = image + 0.5 * torch.randn(2, 1, 32, 32, dtype=torch.complex64)[:, 0].abs()
+    measurement = Measurement(None, mask, mask, None, noisy, (32, 32), "kspace")
     losses = []
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = (model(None, None, None, image + 0.5 * kspace[:, 0].abs()) - image).abs().mean()
+        loss = (model(measurement).image - image).abs().mean()
         loss.backward()
         losses.append(float(loss.detach()))
         return loss
@@ -388,15 +390,20 @@ def batches_of_one(data: Any) -> list[Any]:
     """Every training slice of the first epoch alone, as the module sees it."""
     data.setup("fit")
     loader = data.train_dataloader()
-    slices = [one for batch in loader for one in zip(*batch, strict=True)]
-    return [undersample(Slice(*(field[None] for field in one)), False) for one in slices]
+    return [undersample(one) for batch in loader for one in rows_of(batch)]
+
+
+def rows_of(batch: Slice) -> list[Slice]:
+    """The slices of a batch, each alone."""
+    numbers = range(len(batch.kspace))
+    return [Slice(*(None if f is None else f[i : i + 1] for f in batch)) for i in numbers]
 
 
 def gradient(model: torch.nn.Module, samples: list[Any]) -> list[Tensor]:
     """Of the mean loss over slices, slice by slice."""
     model.zero_grad()
     for s in samples:
-        loss = L1Loss()(model(None, s.mask, s.acs_mask, s.zero_filled), s.target, s.data_range)
+        loss = L1Loss()(model(s.measurement), s).mean()
         (loss / len(samples)).backward()
     return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
@@ -449,20 +456,20 @@ def test_lbfgs_is_torch_s_on_the_whole_set(tmp_path: Path, folder: Path) -> None
     knobs = {"lr": 1.0, "max_iter": 3, "line_search_fn": "strong_wolfe"}
     module, plain = (module_of(partial(build, "lbfgs", **knobs)) for _ in range(2))
     module.double(), plain.double()  # two orders of summing would part within a line search in float32
-    data = Double(str(folder), "singlecoil", data_of(folder).mask, 2, 0, "headers", "val", 0)
+    plain_data = data_of(folder, batch_size=2)
+    parts = plain_data.reading, plain_data.selection, plain_data.undersampling, plain_data.loading
+    data = Double(*parts, "val", 0)
     trainer = trainer_of(tmp_path, max_epochs=1, limit_val_batches=0)
     trainer.fit(module, data)
     assert trainer.global_step == 1
-    samples = [undersample(widen(Slice(*(f[i : i + 1] for f in batch))), False)
-               for batch in data_of_epoch(folder) for i in range(len(batch.target))]  # fmt: skip
+    samples = [undersample(widen(one)) for batch in data_of_epoch(folder) for one in rows_of(batch)]
     optimizer = torch.optim.LBFGS(plain.parameters(), history_size=10, **knobs)  # type: ignore[arg-type]
 
     def closure() -> Tensor:
         gradient(plain.model, samples)
         with torch.no_grad():
-            losses = [L1Loss()(plain.model(None, s.mask, s.acs_mask, s.zero_filled), s.target, s.data_range)
-                      for s in samples]  # fmt: skip
-        return torch.stack(losses).mean()
+            losses = [L1Loss()(plain.model(s.measurement), s) for s in samples]
+        return torch.cat(losses).mean()
 
     before = float(closure())
     optimizer.step(closure)

@@ -14,16 +14,17 @@ import pytest
 import torch
 from conftest import Volume
 from fastmri.data.subsample import RandomMaskFunc
+from samples import Needing
 from test_module import Losses, small_unet, trainer_of
 
 from mrirecon.data import resident
-from mrirecon.data.datamodule import ReconDataModule
+from mrirecon.data.datamodule import ReconDataModule, recon_datamodule
 from mrirecon.data.prepared.prepare import Preparation, PrepareSummary
 from mrirecon.data.prepared.store import FILE_NAME, read_manifest
 from mrirecon.data.resident import ResidentLoader
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.models.image_domain import ZeroFilled
-from mrirecon.physics.sample import HybridSlice, Sample, Slice
+from mrirecon.physics.sample import FULL_READOUT, HybridSlice, Sample, Slice
 from mrirecon.sampling.patterns import Gaussian2d
 from mrirecon.training.losses import L1Loss
 from mrirecon.training.module import ReconModule
@@ -42,30 +43,31 @@ def prepare(root: Path, output: Path, precision: str = "single", num_processes: 
 def datamodule(root: Path | None, **changes: Any) -> ReconDataModule:
     options = {"challenge": "singlecoil", "mask": MASK, "batch_size": 2, "num_workers": 0, "check": "full"}
     options |= {"split": "val", "seed": 0, **changes}
-    return ReconDataModule(None if root is None else str(root), **options)
+    return recon_datamodule(root=None if root is None else str(root), **options)
 
 
 def samples(data: ReconDataModule) -> dict[tuple[int, int], Sample]:
     """Every training and validation slice as an image model gets it."""
     data.setup("fit")
-    data.check_model(1, needs_kspace=False)
+    data.serve(Needing())
     found = {}
     for part, loader in enumerate((data.train_dataloader(), data.val_dataloader())):
         for batch in loader:
             sample = data.on_after_batch_transfer(batch, 0)
             keys = zip(batch.volume.tolist(), batch.slice_num.tolist(), strict=True)
             for row, (number, slice_num) in enumerate(keys):
-                one = Sample(*(None if values is None else values[row] for values in sample))
-                found[part * 1000 + number, slice_num] = one
+                found[part * 1000 + number, slice_num] = sample.rows(slice(row, row + 1))
     return found
 
 
 def need_same(found: dict[Any, Sample], expected: dict[Any, Sample], tolerance: float = 1e-5) -> None:
     assert found.keys() == expected.keys()
     for key, sample in expected.items():
-        assert torch.equal(found[key].mask, sample.mask)
-        assert torch.equal(found[key].acs_mask, sample.acs_mask)
-        for name in ("zero_filled", "target", "data_range", "mean"):
+        ours, theirs = found[key].measurement, sample.measurement
+        assert torch.equal(ours.mask, theirs.mask)
+        assert torch.equal(ours.acs_mask, theirs.acs_mask)
+        torch.testing.assert_close(ours.zero_filled, theirs.zero_filled, atol=tolerance, rtol=tolerance)
+        for name in ("target", "data_range", "mean"):
             values, wanted = getattr(found[key], name), getattr(sample, name)
             torch.testing.assert_close(values, wanted, atol=tolerance, rtol=tolerance)
         torch.testing.assert_close(found[key].scale, sample.scale, atol=0, rtol=tolerance)
@@ -111,19 +113,20 @@ def test_several_coils_and_accelerations(tmp_path: Path, volume: Volume, source:
 
 
 def test_a_resident_set_of_scans_is_kept_in_the_short_form_where_that_is_exact(folder: Path) -> None:
-    def first(needs_kspace: bool, mask: Any = MASK) -> Slice:
+    def first(*needs: str, mask: Any = MASK) -> Slice:
         data = datamodule(folder, resident=True, mask=mask)
         data.setup("validate")
-        data.check_model(1, needs_kspace)
+        data.serve(Needing(*needs))
         loader = data.val_dataloader()
         assert isinstance(loader, ResidentLoader)
         return next(iter(loader))
 
-    assert isinstance(first(needs_kspace=False), HybridSlice)
-    whole = first(needs_kspace=True)
+    assert isinstance(first(), HybridSlice)
+    assert isinstance(first("kspace"), HybridSlice)
+    whole = first(FULL_READOUT)
     assert not isinstance(whole, HybridSlice)
     assert whole.kspace.shape[-2:] == (40, 36)
-    pattern = first(needs_kspace=False, mask=Gaussian2d([0.1], [4], 0.2))
+    pattern = first(mask=Gaussian2d([0.1], [4], 0.2))
     assert not isinstance(pattern, HybridSlice)
     assert pattern.mask.shape == (2, 1, 40, 36)
 
@@ -159,8 +162,8 @@ def test_half_precision_states_its_error_and_keeps_it(folder: Path, tmp_path: Pa
     )
     found, expected = samples(datamodule(None, prepared=str(tmp_path / "half"))), samples(datamodule(folder))
     for key, sample in expected.items():
-        image = sample.zero_filled * sample.scale
-        error = (found[key].zero_filled * found[key].scale - image).norm() / image.norm()
+        image = sample.measurement.zero_filled * sample.scale
+        error = (found[key].measurement.zero_filled * found[key].scale - image).norm() / image.norm()
         # Of undersampled images: the same noise on less signal.
         assert error < 4 * stated
         torch.testing.assert_close(
@@ -205,8 +208,8 @@ def test_a_pattern_and_a_scan_with_its_own_mask_make_batches_of_their_own(tmp_pa
     for changes in ({}, {"resident": True}):
         data = datamodule(tmp_path, mask=Gaussian2d([0.1], [4], 0.2), batch_size=4, **changes)
         data.setup("validate")
-        data.check_model(1, needs_kspace=False)
-        sizes = sorted(data.on_after_batch_transfer(b, 0).mask.shape for b in data.val_dataloader())
+        data.serve(Needing())
+        sizes = sorted(data.on_after_batch_transfer(b, 0).measurement.mask.shape for b in data.val_dataloader())
         assert sizes == [(2, 1, 1, 36), (2, 1, 40, 36)]
 
 
@@ -235,7 +238,7 @@ def test_models_of_k_space_and_patterns_in_both_directions_are_refused(folder: P
     data = datamodule(None, prepared=str(tmp_path / "out"))
     data.setup("fit")
     with pytest.raises(ConfigError, match=r"data\.prepared.*whole readout.*data\.root"):
-        data.check_model(1, needs_kspace=True)
+        data.serve(Needing(FULL_READOUT))
     with pytest.raises(ConfigError, match=r"data\.prepared.*both directions"):
         datamodule(None, prepared=str(tmp_path / "out"), mask=Gaussian2d([0.1], [4], 0.2)).setup("fit")
 
@@ -320,7 +323,7 @@ def test_a_resident_epoch_has_the_order_and_masks_of_its_number(folder: Path) ->
     def epochs(**changes: Any) -> list[list[Any]]:
         data = datamodule(folder, batch_size=1, **changes)
         data.setup("fit")
-        data.check_model(1, needs_kspace=False)
+        data.serve(Needing())
         loader = data.train_dataloader()
         found = []
         for epoch in (0, 1):

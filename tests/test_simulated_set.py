@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from mrirecon.data.catalog.index import Index
-from mrirecon.data.datamodule import ReconDataModule
+from mrirecon.data.datamodule import recon_datamodule
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io.images import nifti
 from mrirecon.io.raw import fastmri
@@ -373,7 +373,7 @@ def test_file_names_are_plain_and_differ():
 
 
 def test_it_trains_validates_and_tests_as_fastmri_data_does(written):
-    data = ReconDataModule(
+    data = recon_datamodule(
         root=str(written),
         challenge="multicoil",
         mask=RandomMaskFunc([0.2], [2]),

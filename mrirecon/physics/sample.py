@@ -99,9 +99,9 @@ class Sample(NamedTuple):
     volume: Tensor  # int64 (b)
     slice_num: Tensor  # int64 (b)
 
-    def row(self, number: int) -> Self:
-        """One slice of the batch, as a batch of one."""
-        return _mapped(self, lambda tensor: tensor[number : number + 1])
+    def rows(self, index: slice | Tensor) -> Self:
+        """Some slices of the batch."""
+        return _mapped(self, lambda tensor: tensor[index])
 
     def row_alone(self) -> Self:
         """The slice of a batch of one, without the axis of the batch."""

@@ -239,7 +239,7 @@ class ReconModule(pl.LightningModule):
             self._score(batch)
             return
         for number in range(len(batch.scale)):
-            self._score(batch.row(number))
+            self._score(batch.rows(slice(number, number + 1)))
 
     def on_test_epoch_end(self) -> None:
         self.results = self._finite(self.scores.compute())
