@@ -59,9 +59,8 @@ def test_l1_and_mse_are_means_over_the_pixels_of_each_slice() -> None:
 def test_weighted_sum_is_the_sum_of_weight_times_term() -> None:
     arguments = batch()
     loss = WeightedSum({"l1": L1Loss(), "ssim": SSIMLoss()}, {"ssim": 0.84, "l1": 0.16})
-    torch.testing.assert_close(
-        per_slice(loss, *arguments), 0.16 * per_slice(L1Loss(), *arguments) + 0.84 * per_slice(SSIMLoss(), *arguments)
-    )
+    l1, ssim = (per_slice(term, *arguments) for term in (L1Loss(), SSIMLoss()))
+    torch.testing.assert_close(per_slice(loss, *arguments), 0.16 * l1 + 0.84 * ssim)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +103,9 @@ def test_a_volume_without_signal_costs_nothing_when_pred_is_black_and_draws_pred
 def test_ssim_loss_of_half_precision_is_computed_in_float32() -> None:
     pred, target, data_range = batch()
     half = pred.detach().bfloat16()
-    assert per_slice(SSIMLoss(), half, target, data_range).dtype == torch.float32
-    assert torch.equal(
-        per_slice(SSIMLoss(), half, target, data_range), per_slice(SSIMLoss(), half.float(), target, data_range)
-    )
+    value = per_slice(SSIMLoss(), half, target, data_range)
+    assert value.dtype == torch.float32
+    assert torch.equal(value, per_slice(SSIMLoss(), half.float(), target, data_range))
 
 
 @pytest.mark.parametrize("loss", every_loss(), ids=lambda loss: type(loss).__name__)

@@ -142,9 +142,7 @@ class Turns(pl.Callback):
 
 def _bare_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Sample) -> Tensor:
     optimizer.zero_grad()
-    assert batch.target is not None
-    pred = model(batch.measurement).image
-    loss = nn.functional.l1_loss(pred, batch.target)
+    loss = L1Loss()(model(batch.measurement), batch).mean()
     loss.backward()
     optimizer.step()
     return loss.detach()
