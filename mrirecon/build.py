@@ -39,7 +39,8 @@ def build_datamodule(cfg: DictConfig, progress: Progress | None = None, **scored
     chosen = {name: part(cfg, name) if cfg.get(name) is not None else None for name in names}
     needs_target = cfg.get("loss") is None or "target" in part(cfg, "loss").needs
     settings = {"split": cfg.split, "seed": cfg.seed, "needs_target": needs_target, "progress": progress}
-    return part(cfg, "data", **chosen, **settings, **scored)
+    # Called here: Hydra would turn what is a dataclass among its arguments into a dict.
+    return part(cfg, "data", _partial_=True)(**chosen, **settings, **scored)
 
 
 def build_scored(

@@ -91,6 +91,9 @@ def _config_of(ckpt: str) -> dict[str, Any]:
 
 
 def _ready(cfg: DictConfig) -> DictConfig:
+    from mrirecon.system.memory import keep_freed_memory
+
+    keep_freed_memory()
     # Lightning 2.6.6 asks torch's tree utilities in a way that torch 2.15 deprecates. Here, as a launcher's worker has
     # filters of its own.
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
@@ -148,7 +151,10 @@ def _understood(error: Exception) -> tuple[str, int]:
 def _stop(message: str, code: int) -> None:
     if os.environ.get("LOCAL_RANK", "0") != "0":
         sys.exit(code)  # the first rank says it
-    if any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers):  # the run has its log
+    handlers = logging.getLogger().handlers
+    if any(
+        isinstance(h, logging.FileHandler) and h.baseFilename != os.devnull for h in handlers
+    ):  # the run has its log
         log.error("error: %s", message)
     else:
         print(f"error: {message}", file=sys.stderr)

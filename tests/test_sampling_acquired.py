@@ -7,7 +7,7 @@ import numpy as np
 from conftest import Volume
 
 from mrirecon.io.raw import fastmri
-from mrirecon.sampling.acquired import acquired_mask, effective_acceleration, joined_mask
+from mrirecon.sampling.acquired import acquired, drawn
 
 
 def test_a_pattern_of_the_scan_s_own_is_kept_within_the_acquired_columns(tmp_path: Path, volume: Volume) -> None:
@@ -15,10 +15,10 @@ def test_a_pattern_of_the_scan_s_own_is_kept_within_the_acquired_columns(tmp_pat
     pattern[10:30, 12:24] = True
     pattern[::4, :12:4] = True
     info = replace(fastmri.inspect(volume(tmp_path / "a.h5")), mask=pattern, acquired=(4, 36))
-    mask, center = acquired_mask(info)
+    mask, center, acceleration = acquired(info)
     np.testing.assert_array_equal(mask[:, 4:], pattern[:, 4:])
     assert not mask[:, :4].any()
     assert center[10:30, 12:24].all()
     assert (center <= mask).all()
-    assert joined_mask(info, None, (0,))[0].shape == (40, 36)
-    assert effective_acceleration(info, mask) == 40 * 32 / mask.sum()
+    assert drawn(info, None, (0,)).mask.shape == (40, 36)
+    assert acceleration == 40 * 32 / mask.sum()

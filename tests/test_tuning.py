@@ -1,6 +1,5 @@
 """The search: its words and space, trials that processes share, go on and come back, and what a user types."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -9,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import hydra
@@ -19,6 +17,7 @@ from optuna.trial import FixedTrial, Trial, TrialState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_commands import ROOT, assert_refused, metrics, run
 
+from mrirecon.apps.tuning import run as search_run
 from mrirecon.apps.tuning.experiment import Experiment, experiment_yaml
 from mrirecon.apps.tuning.grammar import parse_dimension, spell_space
 from mrirecon.apps.tuning.report import duration, importances
@@ -84,29 +83,18 @@ def test_words_that_make_no_sense_are_refused(typed: str, words: str) -> None:
         parse_dimension(typed)
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    """scripts/tune.py as a module."""
-    spec = importlib.util.spec_from_file_location("tune_script", ROOT / "scripts" / "tune.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def compose(script: ModuleType) -> Iterator[Compose]:
+def compose() -> Iterator[Compose]:
     """train.py's config, as the command composes and checks it."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        yield script._compose
+        yield search_run._compose
 
 
 @pytest.fixture
-def quick(script: ModuleType) -> Iterator[Compose]:
+def quick() -> Iterator[Compose]:
     """The same without a look at the types, for what is known to be sound."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        yield script._composed
+        yield search_run._composed
 
 
 def test_a_point_of_the_space_is_what_one_would_type(quick: Compose) -> None:
@@ -432,11 +420,11 @@ def test_what_a_search_cannot_do_is_refused(
     assert not (tmp_path / "search" / "trials.db").exists()
 
 
-def test_a_search_is_known_by_its_settings_its_space_and_its_data(script: ModuleType, quick: Compose) -> None:
+def test_a_search_is_known_by_its_settings_its_space_and_its_data(quick: Compose) -> None:
     def identity(space: list[str], *overrides: str, data: str = "a") -> dict[str, Any]:
         cfg = slim(quick(overrides).cfg, ["best", "last"], ".")
         opened = open_space(space, True, overrides, quick)
-        return script._identity(OmegaConf.create({"metric": "ssim"}), cfg, opened, {"val": data})
+        return search_run._identity(OmegaConf.create({"metric": "ssim"}), cfg, opened, {"val": data})
 
     lr, wider = ["optimizer.lr=log(1e-4,1e-1)"], ["optimizer.lr=log(1e-4,1)"]
     first = identity(lr, "logger=tensorboard", "data.num_workers=1")
@@ -449,12 +437,12 @@ def test_a_search_is_known_by_its_settings_its_space_and_its_data(script: Module
     assert first_difference(first, identity(lr, data="b")) == "data val was a, now it is b"
 
 
-def test_what_is_train_py_s_is_told_apart_from_what_is_the_search_s(script: ModuleType) -> None:
-    assert script._typed(["optimizer=adam", "num_trials=3", "~mask", "space=['a=choice(1,2)']"]) == (
+def test_what_is_train_py_s_is_told_apart_from_what_is_the_search_s() -> None:
+    assert search_run._typed(["optimizer=adam", "num_trials=3", "~mask", "space=['a=choice(1,2)']"]) == (
         ["optimizer=adam", "~mask"], True
     )  # fmt: skip
     with pytest.raises(ConfigError, match="twice"):
-        script._typed(["space=['a=choice(1,2)']", "space=['b=choice(1,2)']"])
+        search_run._typed(["space=['a=choice(1,2)']", "space=['b=choice(1,2)']"])
 
 
 @pytest.mark.parametrize(

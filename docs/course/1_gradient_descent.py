@@ -121,8 +121,9 @@ save(figure, "1_quadratic")
 # %%
 REG_WEIGHT = 0.01
 sample = heads([1], choose(64, 32), EquiSpacedMaskFunc([0.2], [3]), num_slices=1)
-kspace = crop_readout(sample.masked_kspace, sample.mask, sample.target.shape[-2])
-operator = SenseOperator(sample.mask, espirit(kspace, sample.acs_mask))
+measured = sample.measurement
+kspace = crop_readout(measured.kspace, measured.mask, measured.size[0])
+operator = SenseOperator(measured.mask, espirit(kspace, measured.acs_mask))
 rhs = operator.adjoint(kspace)
 
 
@@ -153,7 +154,7 @@ for name, curve in image_curves.items():
     print(f"{name:>10}: error after {num_steps} steps {curve[-1]:.2e}")
 
 figure, axes = plt.subplots(1, 4, figsize=(15, 3.6))
-images = {"zero-filled": sample.zero_filled[0], "minimum of f": solution[0].abs(), "target": sample.target[0]}
+images = {"zero-filled": measured.zero_filled[0], "minimum of f": solution[0].abs(), "target": sample.target[0]}
 for axis, (title, image) in zip(axes, images.items(), strict=False):
     show(axis, image, title, vmax=0.8 * float(sample.target.max()))
 for name, curve in image_curves.items():

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from mrirecon.models.image_domain import unet
 from mrirecon.models.unet import NORMS
+from mrirecon.physics.sample import Prediction
 from mrirecon.training.losses import L1Loss
 
 # %% [markdown]
@@ -130,7 +131,7 @@ train = heads(range(choose(12, 2)), choose(48, 32), RandomMaskFunc([0.12], [4]),
 BATCH, NUM_STEPS = 4, choose(60, 25)
 learning_rates = choose([0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0], [0.1, 1.0])
 loss_function = L1Loss()
-do_nothing = float(loss_function(train.zero_filled, train.target, train.data_range))
+do_nothing = float(loss_function(Prediction(train.measurement.zero_filled), train).mean())
 
 
 def train_unet(norm: str, learning_rate: float) -> tuple[float, list[float]]:
@@ -141,8 +142,8 @@ def train_unet(norm: str, learning_rate: float) -> tuple[float, list[float]]:
     order, losses = torch.Generator().manual_seed(0), []
     for _ in range(NUM_STEPS):
         chosen = torch.randperm(len(train.target), generator=order)[:BATCH]
-        image, target = train.zero_filled[chosen], train.target[chosen]
-        loss = loss_function(model(None, train.mask, train.acs_mask, image), target, train.data_range[chosen])
+        batch = train.rows(chosen)
+        loss = loss_function(model(batch.measurement), batch).mean()
         if not math.isfinite(loss.item()):
             return math.inf, losses
         optimizer.zero_grad()
@@ -150,8 +151,7 @@ def train_unet(norm: str, learning_rate: float) -> tuple[float, list[float]]:
         optimizer.step()
         losses.append(loss.item())
     with torch.no_grad():
-        pred = model.eval()(None, train.mask, train.acs_mask, train.zero_filled)
-        final = float(loss_function(pred, train.target, train.data_range))
+        final = float(loss_function(model.eval()(train.measurement), train).mean())
     return (final if math.isfinite(final) else math.inf), losses
 
 

@@ -24,6 +24,7 @@ from lesson import choose, heads, save, show
 from torch import Tensor
 
 from mrirecon.metrics import functional as metrics
+from mrirecon.models.base import ReconModel, with_sensitivities
 from mrirecon.models.image_domain import ZeroFilled, unet
 from mrirecon.models.iterative import TotalVariation
 from mrirecon.physics.sample import Sample
@@ -41,7 +42,7 @@ mask_func = RandomMaskFunc([0.08], [4])
 train = heads(range(choose(24, 6)), SIZE, mask_func, num_slices=SLICES)
 test_numbers = range(1000, 1000 + choose(8, 2))
 test = heads(test_numbers, SIZE, mask_func, num_slices=SLICES)
-sampled = float(test.mask.float().mean())
+sampled = float(test.measurement.mask.float().mean())
 print(
     f"{len(train.target)} slices to learn from, {len(test.target)} of {len(test_numbers)} other heads to be judged by; "
     f"{sampled:.0%} of k-space is measured."
@@ -80,10 +81,10 @@ def mean_scores(pred: Tensor, sample: Sample) -> Scores:
     return Scores(*(sum(column) / len(each) for column in zip(*each, strict=True)))
 
 
-def reconstruct(model: torch.nn.Module, sample: Sample) -> Tensor:
-    """What any model of the framework makes of a sample: they all take the same four arguments.  -> (b y x)"""
+def reconstruct(model: ReconModel, sample: Sample) -> Tensor:
+    """What any model of the framework makes of a sample: they all take its measurement.  -> (b y x)"""
     with torch.no_grad():
-        return model(sample.masked_kspace, sample.mask, sample.acs_mask, sample.zero_filled)
+        return model(with_sensitivities(model, sample).measurement).magnitude
 
 
 # %% [markdown]
@@ -97,7 +98,7 @@ def total_variation(reg_weight: float) -> TotalVariation:
     return TotalVariation(reg_weight, choose(100, 40), isotropic=True, step=1.0, calib_width=24, kernel_width=6)
 
 
-few = Sample(*(field[: 4 * SLICES] for field in train))
+few = train.rows(slice(4 * SLICES))
 by_weight = {
     w: mean_scores(reconstruct(total_variation(w), few), few).ssim
     for w in choose((0.0005, 0.002, 0.005, 0.02), (0.02, 0.05))
@@ -117,8 +118,8 @@ schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, choose(2e-3, 5e-3), NU
 loss_function, losses = L1Loss(), []
 for _ in range(NUM_STEPS):
     chosen = torch.randint(len(train.target), (BATCH,))
-    pred = model(None, train.mask[chosen], train.acs_mask[chosen], train.zero_filled[chosen])
-    loss = loss_function(pred, train.target[chosen], train.data_range[chosen])
+    batch = train.rows(chosen)
+    loss = loss_function(model(batch.measurement), batch).mean()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -153,7 +154,7 @@ shown, vmax = 1, 0.8 * float(test.target[1].max())
 for column, (name, image) in zip(axes.T, {**preds, "target": test.target}.items(), strict=True):
     show(column[0], image[shown], name, vmax)
     show(column[1], (image - test.target)[shown].abs(), "error, twice as bright", vmax / 2)
-show(axes[1, 3], test.mask[shown, 0].expand(SIZE, -1).float(), f"mask, {sampled:.0%}", 1.0)
+show(axes[1, 3], test.measurement.mask[shown, 0].expand(SIZE, -1).float(), f"mask, {sampled:.0%}", 1.0)
 figure.tight_layout()
 save(figure, "6_accelerated_mri")
 

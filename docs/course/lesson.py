@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mrirecon.data.augmentation import IDENTITY
 from mrirecon.errors import ConfigError
-from mrirecon.physics.sample import Sample, Slice, undersample
+from mrirecon.physics.sample import FULL_READOUT, Sample, Slice, undersample
 from mrirecon.sampling.masks import volume_mask
 from mrirecon.synthetic import head as phantom
 
@@ -65,7 +65,8 @@ def heads(
         _slices(number, acquisitions[number % len(acquisitions)], recon_size, mask_func, num_slices, num_coils, snr)
         for number in numbers
     ]
-    return undersample(Slice(*(torch.cat(field) for field in zip(*slices, strict=True))))
+    fields = (None if field[0] is None else torch.cat(field) for field in zip(*slices, strict=True))
+    return undersample(Slice(*fields), [FULL_READOUT])
 
 
 def _slices(
@@ -81,12 +82,14 @@ def _slices(
         for m in volume_mask(mask_func, (kspace.shape[-2], size), f"course_{number:04d}.h5")
     )
     return Slice(
-        kspace,
-        mask,
-        acs_mask,
-        target,
-        target.max().expand(num_slices),
-        torch.full((num_slices,), number),
-        torch.arange(num_slices),
-        torch.from_numpy(IDENTITY).expand(num_slices, 2, 3),
+        kspace=kspace,
+        mask=mask,
+        acs_mask=acs_mask,
+        loss_mask=None,
+        target=target,
+        size=torch.tensor([size, size]).expand(num_slices, 2),
+        data_range=target.max().expand(num_slices),
+        volume=torch.full((num_slices,), number),
+        slice_num=torch.arange(num_slices),
+        affine=torch.from_numpy(IDENTITY).expand(num_slices, 2, 3),
     )

@@ -138,7 +138,7 @@ def _trusted(override: Override | None) -> list[str]:
 
 
 def _find_config_dir(typed: Sequence[str]) -> None:
-    for flag, value in zip(typed, [*typed[1:], ""], strict=True):
+    for flag, value in zip(typed, [*typed, ""][1:], strict=True):
         if flag in ("--config-dir", "-cd"):
             add_config_dir(Path(value))
         elif flag.startswith("--config-dir="):

@@ -1,5 +1,6 @@
 """Writes pictures of the slices with the lowest and with median SSIM, reconstructing only these again."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from mrirecon.system.atomic import write_json
 from mrirecon.training.module import ReconModule
 
 FILE_NAME = "gallery.json"
+
+Captioned = list[tuple[str, torch.Tensor]]
 
 
 class Scored(NamedTuple):
@@ -50,9 +53,14 @@ def write_gallery(
     module.to(trainer.strategy.root_device).eval()  # Lightning leaves it on the CPU
     entries: list[dict[str, Any]] = []
     for one in passes if num_slices else ():
-        for kind, scored in chosen(one, 1 if one.condition else num_slices):
-            if kind == "worst" or not one.condition:
-                entries.append(_write(folder, f"{len(entries) + 1:02d}_{kind}.png", kind, trainer, module, one, scored))
+        kept = [
+            (kind, scored)
+            for kind, scored in chosen(one, 1 if one.condition else num_slices)
+            if kind == "worst" or not one.condition
+        ]
+        images = _panels(trainer, module, one, [scored for _, scored in kept])
+        for (kind, scored), captioned in zip(kept, images, strict=True):
+            entries.append(_write(folder, f"{len(entries) + 1:02d}_{kind}.png", kind, one, scored, captioned))
     write_json(folder / FILE_NAME, entries)
     return entries
 
@@ -74,9 +82,7 @@ def _scored(one: Pass) -> Iterator[Scored]:
                 yield Scored(values[0], volume["volume"], *values[1:])
 
 
-def _write(
-    folder: Path, name: str, kind: str, trainer: pl.Trainer, module: ReconModule, one: Pass, scored: Scored
-) -> dict[str, Any]:
+def _write(folder: Path, name: str, kind: str, one: Pass, scored: Scored, images: Captioned) -> dict[str, Any]:
     info, mask = one.dataset.volume(scored.volume)
     acceleration = one.dataset.volume_sampling(info, mask).acceleration
     entry = {
@@ -96,23 +102,34 @@ def _write(
     footer = f"{kind} by {ssim.label}, {ssim.shown(scored.ssim)}"
     if scored.zero_filled_ssim is not None:
         footer += f" (zero-filled {ssim.shown(scored.zero_filled_ssim)})"
-    images = row(_panels(trainer, module, one, scored))
-    write_png(folder / name, sheet([images], ", ".join(filter(None, words)), footer))
+    write_png(folder / name, sheet([row(images)], ", ".join(filter(None, words)), footer))
     return entry
 
 
 @torch.no_grad()
-def _panels(trainer: pl.Trainer, module: ReconModule, one: Pass, scored: Scored) -> list[tuple[str, torch.Tensor]]:
-    """Captioned images in the target's display window.  (y x) each"""
-    item = item_of(one.dataset, scored.volume, scored.slice_num)
+def _panels(trainer: pl.Trainer, module: ReconModule, one: Pass, scored: Sequence[Scored]) -> list[Captioned]:
+    """Captioned images of slices, each in the display window of its target.  (y x) each
+
+    Slices of one shape are reconstructed together; those of a network alone, as they were scored.
+    """
+    items = [item_of(one.dataset, each.volume, each.slice_num) for each in scored]
+    learned = any(True for _ in module.model.parameters())
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for number, item in enumerate(items):
+        groups[number if learned else one.dataset.shape(item)].append(number)
+    found: dict[int, Captioned] = {}
     data = one.datamodule
-    read = data.transfer_batch_to_device(collate([one.dataset[Draw(item, 0)]]), module.device, 0)
-    batch = data.on_after_batch_transfer(read, 0)
-    assert batch.target is not None
-    with trainer.precision_plugin.forward_context():
-        pred = module(batch).magnitude[0]
-    zero_filled, reconstruction, target, error = panels(batch.measurement.zero_filled[0], pred, batch.target[0])
-    return [target, reconstruction, error, zero_filled]
+    for numbers in groups.values():
+        read = collate([one.dataset[Draw(items[number], 0)] for number in numbers])
+        batch = data.on_after_batch_transfer(data.transfer_batch_to_device(read, module.device, 0), 0)
+        assert batch.target is not None
+        with trainer.precision_plugin.forward_context():
+            pred = module(batch).magnitude
+        for row_number, number in enumerate(numbers):
+            images = (batch.measurement.zero_filled, pred, batch.target)
+            zero_filled, reconstruction, target, error = panels(*(image[row_number] for image in images))
+            found[number] = [target, reconstruction, error, zero_filled]
+    return [found[number] for number in range(len(items))]
 
 
 def item_of(dataset: MaskedSlices, volume: int, slice_num: int) -> int:

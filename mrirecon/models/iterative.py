@@ -7,7 +7,9 @@ reconstruction has standard deviation 1, as a `Sample` has: one value means the 
 """
 
 import math
+from functools import partial
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,7 +19,7 @@ from mrirecon.physics.crop import center_crop
 from mrirecon.physics.espirit import Espirit
 from mrirecon.physics.sample import Measurement, Prediction
 from mrirecon.physics.sense import SenseOperator
-from mrirecon.physics.solvers import conjugate_gradient, fista, soft_threshold, total_variation
+from mrirecon.physics.solvers import conjugate_gradient, each_slice, fista, soft_threshold, total_variation
 from mrirecon.physics.wavelet import Wavelet, check_wavelet, num_levels_of
 
 
@@ -48,10 +50,17 @@ class Iterative(ReconModel):
         kspace, sens_maps = measurement.kspace, measurement.sens_maps
         assert kspace is not None
         assert sens_maps is not None
-        operator = SenseOperator(measurement.mask, sens_maps, measurement.readout)
         weight = self.reg_weight * measurement.zero_filled.std(dim=(-2, -1), correction=0)
-        image = self.solve(operator, kspace, weight[:, None, None])
+        parts = measurement.mask, sens_maps, kspace, weight[:, None, None]
+        if kspace.device.type == "cpu" and not torch.is_grad_enabled():
+            image = each_slice(partial(self._solve, measurement.readout), *parts)
+        else:
+            image = self._solve(measurement.readout, *parts)
+        operator = SenseOperator(measurement.mask, sens_maps, measurement.readout)
         return Prediction(center_crop(image, measurement.size), operator.expand(image))
+
+    def _solve(self, readout: str, mask: Tensor, sens_maps: Tensor, kspace: Tensor, weight: Tensor) -> Tensor:
+        return self.solve(SenseOperator(mask, sens_maps, readout), kspace, weight)
 
     def solve(self, operator: SenseOperator, kspace: Tensor, weight: Tensor) -> Tensor:
         """The image for a weight in the units of the image.  (b coil h w), (b 1 1) -> complex (b h w)"""
