@@ -20,7 +20,7 @@ from mrirecon.physics.espirit import Espirit
 from mrirecon.physics.sample import Measurement, Prediction
 from mrirecon.physics.sense import SenseOperator
 from mrirecon.physics.solvers import conjugate_gradient, each_slice, fista, soft_threshold, total_variation
-from mrirecon.physics.wavelet import Wavelet, check_wavelet, num_levels_of
+from mrirecon.physics.wavelet import Wavelet, check_wavelet, num_levels_of, to_complex, to_lines
 
 
 class Iterative(ReconModel):
@@ -140,14 +140,16 @@ class L1Wavelet(Iterative):
         transform = Wavelet(self.wavelet, (h + bottom, w + right), levels, kspace.device)
         thresholds = weight.expand(-1, h + bottom, w + right).clone()
         thresholds[:, : (h + bottom) // grid, : (w + right) // grid] = 0  # the approximation is not sparse
+        thresholds = thresholds.unsqueeze(-2)
 
         def extend(image: Tensor) -> Tensor:
             return F.pad(image, (0, right, 0, bottom))
 
         def prox(image: Tensor, iteration: int) -> Tensor:
             down, across = _shift(iteration, grid) if self.cycle_spinning else (0, 0)
-            coefficients = transform.analysis(image.roll((down, across), (-2, -1)))
-            return transform.synthesis(soft_threshold(coefficients, thresholds)).roll((-down, -across), (-2, -1))
+            coefficients = transform.analyse(to_lines(image.roll((down, across), (-2, -1))))
+            lines = transform.synthesise(soft_threshold(coefficients, thresholds, dim=-2))
+            return to_complex(lines).roll((-down, -across), (-2, -1))
 
         def normal(image: Tensor) -> Tensor:
             return extend(operator.normal(image[..., :h, :w]))

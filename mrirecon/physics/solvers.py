@@ -105,11 +105,15 @@ def clip(field: Tensor, radius: Tensor, isotropic: bool) -> Tensor:
     return torch.view_as_complex(parts * scale[..., None])
 
 
-def soft_threshold(values: Tensor, threshold: Tensor) -> Tensor:
-    """Proximal map of the l1 norm: magnitudes shrunk by `threshold`, phases kept.  complex (*n) -> (*n)"""
-    magnitude = values.abs()
-    scale = (magnitude - threshold).clamp_min(0) / magnitude.clamp_min(_TINY)
-    return torch.view_as_complex(torch.view_as_real(values.contiguous()) * scale[..., None])
+def soft_threshold(parts: Tensor, threshold: Tensor, dim: int) -> Tensor:
+    """Proximal map of the l1 norm: magnitudes shrunk by `threshold`, phases kept.  real (*n) -> (*n)
+
+    dim: the axis of real and imaginary part, along which `threshold` has one element.
+    """
+    real, imag = parts.unbind(dim)
+    # Not vector_norm, which takes torch ten times as long. The smallest magnitude keeps the gradient at zero finite.
+    magnitude = torch.addcmul(real.square(), imag, imag).clamp_min(_TINY).sqrt().unsqueeze(dim)
+    return parts * (1 - threshold / magnitude).clamp_min(0)
 
 
 def _squared_norm(images: Tensor) -> Tensor:

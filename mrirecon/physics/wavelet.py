@@ -23,17 +23,33 @@ class Wavelet:
 
     def analysis(self, image: Tensor) -> Tensor:
         """Wavelet coefficients, the approximation at the top left.  complex (*b h w) -> complex (*b h w)"""
-        coefficients = image
-        for rows, columns in self._levels:
-            coefficients = _replace(coefficients, _apply(rows, columns, coefficients))
-        return coefficients
+        return to_complex(self.analyse(to_lines(image)))
 
     def synthesis(self, coefficients: Tensor) -> Tensor:
         """The inverse, and the adjoint, of `analysis`.  complex (*b h w) -> same"""
-        image = coefficients
+        return to_complex(self.synthesise(to_lines(coefficients)))
+
+    def analyse(self, lines: Tensor) -> Tensor:
+        """`analysis` of what `to_lines` gives: no axis is turned between the matrix products.  (*b h 2 w) -> same"""
+        for rows, columns in self._levels:
+            lines = _replace(lines, _apply(rows, columns.mT, lines[..., : len(rows), :, : len(columns)]))
+        return lines
+
+    def synthesise(self, lines: Tensor) -> Tensor:
+        """`synthesis` of what `to_lines` gives.  (*b h 2 w) -> same"""
         for rows, columns in reversed(self._levels):
-            image = _replace(image, _apply(rows.mT, columns.mT, image))
-        return image
+            lines = _replace(lines, _apply(rows.mT, columns, lines[..., : len(rows), :, : len(columns)]))
+        return lines
+
+
+def to_lines(image: Tensor) -> Tensor:
+    """Real and imaginary part of every row, one after the other.  complex (*b h w) -> real (*b h 2 w)"""
+    return torch.view_as_real(image).transpose(-1, -2).contiguous()
+
+
+def to_complex(lines: Tensor) -> Tensor:
+    """The inverse of `to_lines`.  real (*b h 2 w) -> complex (*b h w)"""
+    return torch.view_as_complex(lines.transpose(-1, -2).contiguous())
 
 
 def num_levels_of(name: str, size: tuple[int, int]) -> int:
@@ -59,21 +75,16 @@ def _one_level(name: str, n: int) -> Tensor:
     return matrix.flatten(0, 1)
 
 
-def _apply(rows: Tensor, columns: Tensor, image: Tensor) -> Tensor:
-    """rows @ corner @ columns.mT for the top left corner, with real matrices.  complex (*b h w) -> (*b m n)"""
-    m, n = len(rows), len(columns)
-    return _along_rows(columns, _along_rows(rows, image[..., :m, :n]).mT).mT
+def _apply(rows: Tensor, columns: Tensor, lines: Tensor) -> Tensor:
+    """rows @ image @ columns, for real and imaginary part.  (m m), (n n), (*b m 2 n) -> (*b m 2 n)"""
+    along_rows = (rows @ lines.flatten(-2)).unflatten(-1, lines.shape[-2:])
+    return along_rows @ columns
 
 
-def _along_rows(matrix: Tensor, image: Tensor) -> Tensor:
-    """Real matrix times complex matrix, without the products with zero imaginary parts.  (n n), (*b n w) -> (*b n w)"""
-    real = torch.view_as_real(image.contiguous())
-    return torch.view_as_complex((matrix @ real.flatten(-2)).unflatten(-1, real.shape[-2:]))
-
-
-def _replace(image: Tensor, corner: Tensor) -> Tensor:
-    if corner.shape == image.shape:
+def _replace(lines: Tensor, corner: Tensor) -> Tensor:
+    """The lines with another top left corner.  (*b h 2 w), (*b m 2 n) -> (*b h 2 w)"""
+    if corner.shape == lines.shape:
         return corner
-    image = image.clone()  # not in place: autograd may still need the input
-    image[..., : corner.shape[-2], : corner.shape[-1]] = corner
-    return image
+    lines = lines.clone()  # not in place: autograd keeps the original
+    lines[..., : corner.shape[-3], :, : corner.shape[-1]] = corner
+    return lines
