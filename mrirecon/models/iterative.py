@@ -19,7 +19,7 @@ from mrirecon.physics.crop import center_crop
 from mrirecon.physics.espirit import Espirit
 from mrirecon.physics.sample import Measurement, Prediction
 from mrirecon.physics.sense import SenseOperator
-from mrirecon.physics.solvers import conjugate_gradient, each_slice, fista, soft_threshold, total_variation
+from mrirecon.physics.solvers import conjugate_gradient, fista, in_threads, soft_threshold, total_variation
 from mrirecon.physics.wavelet import Wavelet, check_wavelet, num_levels_of, to_complex, to_lines
 
 
@@ -53,7 +53,7 @@ class Iterative(ReconModel):
         weight = self.reg_weight * measurement.zero_filled.std(dim=(-2, -1), correction=0)
         parts = measurement.mask, sens_maps, kspace, weight[:, None, None]
         if kspace.device.type == "cpu" and not torch.is_grad_enabled():
-            image = each_slice(partial(self._solve, measurement.readout), *parts)
+            image = in_threads(partial(self._solve, measurement.readout), *parts)
         else:
             image = self._solve(measurement.readout, *parts)
         operator = SenseOperator(measurement.mask, sens_maps, measurement.readout)

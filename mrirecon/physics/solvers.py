@@ -15,22 +15,22 @@ _CONVERGED = 1e-12  # relative squared residual: the precision of float32
 _TINY = 1e-30
 
 
-def each_slice(solve: Callable[..., Tensor], *batch: Tensor) -> Tensor:
-    """`solve` of every slice of a batch alone, on a CPU, a thread for each.  (b ...), ... -> (b h w)
+def in_threads(solve: Callable[..., Tensor], *batch: Tensor) -> Tensor:
+    """`solve` of a batch in parts, on a CPU, a thread for each part.  (b ...), ... -> (b h w)
 
-    An iteration is dozens of short operations: where the threads of each have to wait for one another, that takes three
-    times as long as one thread alone. No slice then depends on its batch.
+    An iteration is dozens of short operations: where the threads of each have to wait for one another, that takes
+    longer than one thread alone.
     """
     is_inference = torch.is_inference_mode_enabled()
 
-    def one(number: int) -> Tensor:
+    def part(tensors: tuple[Tensor, ...]) -> Tensor:
         with torch.inference_mode() if is_inference else torch.no_grad():  # these are per thread
-            return solve(*(tensor[number : number + 1] for tensor in batch))
+            return solve(*tensors)
 
-    num_slices = len(batch[0])
-    num_threads = max(1, min(torch.get_num_threads(), num_slices))
+    num_threads = max(1, min(torch.get_num_threads(), len(batch[0])))
+    parts = list(zip(*(tensor.tensor_split(num_threads) for tensor in batch), strict=True))
     with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return torch.cat(list(pool.map(one, range(num_slices))))
+        return torch.cat(list(pool.map(part, parts)))
 
 
 def conjugate_gradient(normal: Operator, rhs: Tensor, num_iterations: int) -> Tensor:
