@@ -49,8 +49,12 @@ def options_of(group: str) -> dict[str, Path]:
 
 def option_named(group: str, content: object) -> str | None:
     """The option that says exactly this; None where none does.  plain data"""
-    files = options_of(group).items()
-    return next((name for name, path in files if OmegaConf.to_container(OmegaConf.load(path)) == content), None)
+    return next((name for name in options_of(group) if option_content(group, name) == content), None)
+
+
+def option_content(group: str, name: str) -> object:
+    """What the file of an option says, as plain data."""
+    return OmegaConf.to_container(OmegaConf.load(options_of(group)[name]))
 
 
 def command_file(config_name: str) -> Path:

@@ -205,7 +205,8 @@ class MaskedSlices(Dataset[Slice]):
             info, volume, slice_num = self.source.where(item)
             seed = (self.seed, epoch, volume, slice_num)
             mask, held_back = self.splitting.draw(mask, info.kspace_size[0], seed)
-            acs_mask, loss_mask = contiguous_center(mask), torch.from_numpy(held_back)[None]
+            kept = contiguous_center(mask) if len(mask) == 1 else acs_mask & mask & self.splitting.centre(mask.shape)
+            acs_mask, loss_mask = kept, torch.from_numpy(held_back)[None]
         return {
             "mask": torch.from_numpy(mask)[None],
             "acs_mask": torch.from_numpy(acs_mask)[None],

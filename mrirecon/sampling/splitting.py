@@ -41,7 +41,7 @@ class Splitting:
         whole = np.repeat(mask, num_rows, axis=0) if self.unit == "points" and len(mask) == 1 else mask
         if self.unit == "columns" and len(mask) > 1:
             raise ConfigError("splitting.unit=columns: the mask is a pattern of points: give splitting.unit=points")
-        free = np.flatnonzero(whole & ~self._centre(whole.shape))
+        free = np.flatnonzero(whole & ~self.centre(whole.shape))
         num_held = round(self.fraction * len(free))
         held = np.zeros(whole.size, dtype=bool)
         if num_held:
@@ -51,7 +51,8 @@ class Splitting:
         held_back = held.reshape(whole.shape)
         return whole & ~held_back, held_back
 
-    def _centre(self, shape: tuple[int, int]) -> np.ndarray:
+    def centre(self, shape: tuple[int, int]) -> np.ndarray:
+        """The part of k-space that the model always sees.  (1|h, w) -> bool (1|h w)"""
         inside = [_offsets(n) for n in shape]
         kept = [np.abs(offset + 0.5) <= self.keep_center / 2 if len(offset) > 1 else offset == 0 for offset in inside]
         return kept[0][:, None] & kept[1]
