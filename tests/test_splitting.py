@@ -111,9 +111,9 @@ def data_of(root: Path, unit: str, **changes: Any) -> ReconDataModule:
 def test_a_model_trains_on_scans_without_a_target(tmp_path: Path, root: Path, unit: str) -> None:
     torch.manual_seed(0)
     losses, module = Losses(), ReconModule(Filtered(), HeldBackLoss(), partial(torch.optim.Adam, lr=0.03))
-    trainer_of(tmp_path, losses, max_epochs=40).fit(module, data_of(root, unit))
-    assert len(losses.values) == 120
-    assert np.mean(losses.values[-6:]) < 0.8 * np.mean(losses.values[:6])
+    trainer_of(tmp_path, losses, max_epochs=20).fit(module, data_of(root, unit))
+    assert len(losses.values) == 60
+    assert np.mean(losses.values[-6:]) < 1.9 < losses.values[0]  # 2 is what predicting nothing gives
     assert module.validated is not None
     assert module.validated[1]["ssim"] is not None
 

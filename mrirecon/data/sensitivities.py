@@ -113,7 +113,7 @@ def _write(path: Path, maps: Tensor) -> None:
 def _read(path: Path) -> Tensor | None:
     """None where there are none; damaged ones are estimated again, and reported."""
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             return torch.from_numpy(content["maps"])
     except FileNotFoundError:
         return None
