@@ -10,7 +10,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrirecon.errors import ConfigError, DivergedError, InputError
@@ -29,7 +30,7 @@ def command(
     from_checkpoint: tuple[str, ...] = (),
     spell: Callable[[list[str]], list[str]] | None = None,
 ) -> Callable[[Callable[[DictConfig], int | None]], Callable[[], None]]:
-    """Makes a command of a function of the config: `python scripts/NAME.py key=value ...`.
+    """Makes a command of a function of the config: `mrirecon NAME key=value ...`, or `python scripts/NAME.py ...`.
 
     from_checkpoint: config groups and keys that `ckpt=FILE` brings with it; each can still be chosen, or changed key by
     key. spell: changes what was typed into what Hydra understands.
@@ -55,6 +56,28 @@ def command(
         return main
 
     return wrap
+
+
+def cli() -> None:
+    """The installed command: `mrirecon NAME ...` runs the command of that name; exit code 2 where there is none."""
+    end_on_ctrl_c()
+    with ending_well():
+        from mrirecon import __version__
+        from mrirecon.apps import console
+
+        typed = sys.argv[1:] or ["--help"]
+        if typed[0] in ("-h", "--help"):
+            print(console.overview())
+        elif typed[0] == "--version":
+            print(f"mrirecon-lightning {__version__}")
+        elif typed[0] in ("-sc", "--shell-completion"):
+            typed = console.completing(typed)
+            if typed:
+                sys.argv = [sys.argv[0], *typed]
+                with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):  # half a line may be a mistake
+                    console.command_named(typed[0])()
+        else:
+            console.command_named(typed[0])()
 
 
 def _run(request: Request, story: Callable[[DictConfig], int | None]) -> None:

@@ -1,4 +1,4 @@
-"""Measures this project beside its references: python scripts/benchmark.py [SUITE ...] [device=cuda] [output=DIR]"""
+"""Measures this project beside its references: mrirecon benchmark [SUITE ...] [device=cuda] [output=DIR]"""
 
 from __future__ import annotations
 

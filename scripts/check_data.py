@@ -1,4 +1,4 @@
-"""Checks a data set before it is used: python scripts/check_data.py data.root=DIR [full=true]"""
+"""Checks a data set before it is used: mrirecon check_data data.root=DIR [full=true]"""
 
 from __future__ import annotations
 

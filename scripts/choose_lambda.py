@@ -1,4 +1,4 @@
-"""Chooses a regularisation weight on the validation set: python scripts/choose_lambda.py model=tv [mask=random_8x]"""
+"""Chooses a regularisation weight on the validation set: mrirecon choose_lambda model=tv [mask=random_8x]"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares evaluations of the same volumes: python scripts/compare.py RUN RUN [RUN ...] [--output DIR]"""
+"""Compares evaluations of the same volumes: mrirecon compare RUN RUN [RUN ...] [--output DIR]"""
 
 from __future__ import annotations
 

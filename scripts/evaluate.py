@@ -1,4 +1,4 @@
-"""Scores a checkpoint or a baseline: python scripts/evaluate.py ckpt=FILE [split=test] [mask=[random_4x,random_8x]]"""
+"""Scores a checkpoint or a baseline: mrirecon evaluate ckpt=FILE [split=test] [mask=[random_4x,random_8x]]"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes a folder to share of a checkpoint: python scripts/export.py ckpt=FILE output=DIR [scores=metrics.json]"""
+"""Makes a folder to share of a checkpoint: mrirecon export ckpt=FILE output=DIR [scores=metrics.json]"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     from mrirecon.build import load_model
-    from mrirecon.config.allowlist import check_foreign
+    from mrirecon.config.allowlist import check_foreign, trust_typed
     from mrirecon.inference.checkpoints import read_checkpoint
     from mrirecon.inference.export import WEIGHTS, find_scores, is_exported, kept_config, pack, write
     from mrirecon.inference.model_card import model_card
@@ -41,7 +41,7 @@ def main(cfg: DictConfig) -> None:
     print(f"{output}: {WEIGHTS} ({len(weights):,} bytes), config.json, README.md")
     if report is None:
         print("The card has no scores: evaluate the checkpoint, and export it to another folder with scores=FILE.")
-    print(f"\nUse it: {typed_as('reconstruct')} ckpt={output} input=SCAN_OR_FOLDER output=DIR")
+    print(f"\nUse it: {typed_as('reconstruct')} ckpt={output} input=SCAN_OR_FOLDER output=DIR{trust_typed(cfg.trust)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes the short form of a data set, once: python scripts/prepare_data.py data.root=DIR output=DIR"""
+"""Writes the short form of a data set, once: mrirecon prepare_data data.root=DIR output=DIR"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> int:
     if report.num_dropped:
         print(f"{report.num_dropped} volumes that were there are removed: they are no longer among the usable ones")
     if report.without_target:
-        print(f"{report.without_target} volumes without a target are left out; reconstruct.py reads them as they are")
+        print(f"{report.without_target} volumes without a target are left out; reconstruct reads them as they are")
     if cfg.precision == "half":
         print(f"Half precision changes no image by more than {max(v.error for v in volumes):.1e} of its norm")
     print(f"\nTrain on it: {typed_as('train')} data=... data.prepared={output}")

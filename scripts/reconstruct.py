@@ -1,4 +1,4 @@
-"""Reconstructs scans: python scripts/reconstruct.py ckpt=FILE input=FILE_OR_DIR output=DIR [mask=random_4x]"""
+"""Reconstructs scans: mrirecon reconstruct ckpt=FILE input=FILE_OR_DIR output=DIR [mask=random_4x]"""
 
 from __future__ import annotations
 

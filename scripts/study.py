@@ -1,4 +1,4 @@
-"""Compares settings on a grid: python scripts/study.py study=lecture, or optimizer=[sgd,adam] lr=log(1e-4,1e1,6)"""
+"""Compares settings on a grid: mrirecon study study=lecture, or optimizer=[sgd,adam] lr=log(1e-4,1e1,6)"""
 
 from __future__ import annotations
 

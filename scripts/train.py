@@ -1,4 +1,4 @@
-"""Trains a model: python scripts/train.py optimizer=adam model.norm=group mask=random_4x"""
+"""Trains a model: mrirecon train optimizer=adam model.norm=group mask=random_4x"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches the best settings: python scripts/tune.py 'optimizer.lr=log(1e-4,1e-1)' 'scheduler=choice(step,cosine)'"""
+"""Searches the best settings: mrirecon tune 'optimizer.lr=log(1e-4,1e-1)' 'scheduler=choice(step,cosine)'"""
 
 from __future__ import annotations
 

@@ -43,7 +43,12 @@ def zygote() -> subprocess.Popen[str]:
 
 def run(cwd: Path, script: str, *overrides: str, file_size: int | None = None) -> subprocess.CompletedProcess[str]:
     """Runs a command where there is no terminal, begun in a fork: see zygote.py."""
-    server, argv = zygote(), [str(ROOT / "scripts" / f"{script}.py"), *overrides]
+    return run_argv(cwd, [str(ROOT / "scripts" / f"{script}.py"), *overrides], file_size)
+
+
+def run_argv(cwd: Path, argv: list[str], file_size: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs a Python file with arguments, begun in a fork."""
+    server = zygote()
     assert server.stdin is not None
     assert server.stdout is not None
     with tempfile.TemporaryDirectory() as folder:
@@ -410,7 +415,7 @@ def test_an_undersampled_scan_without_a_mask_is_seen(trained: Path, tmp_path: Pa
             ["conditions.noise"],
         ),
         ("evaluate", ["model=zero_filled", "robustness_root=nowhere", *PHANTOM], 3, ["nowhere"]),
-        ("train", ["mask=[random_4x,random_8x]"], 2, ["train.py takes no list"]),
+        ("train", ["mask=[random_4x,random_8x]"], 2, ["train takes no list"]),
         ("evaluate", ["ckpt=no.ckpt"], 2, ["no.ckpt"]),
         ("evaluate", [], 2, ["ckpt"]),
         ("reconstruct", ["input=x"], 2, ["ckpt"]),

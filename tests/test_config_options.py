@@ -17,7 +17,7 @@ def test_a_list_for_a_group_becomes_the_key_of_its_lists() -> None:
 @pytest.mark.parametrize(
     ("command", "typed", "words"),
     [
-        ("train", ["mask=[random_4x,random_8x]"], "train.py takes no list"),
+        ("train", ["mask=[random_4x,random_8x]"], "train takes no list"),
         ("evaluate", ["data=[phantom,simulated]"], "expected one option of conf/data"),
         ("evaluate", ["mask=[random_4x]", "mask.accelerations=[3]"], "mask.accelerations"),
         ("evaluate", ["masks=[random_4x]", "mask=random_8x"], "leave one out"),

@@ -319,7 +319,7 @@ def test_damage_is_one_message_and_an_exit_code(work: Path, tmp_path: Path) -> N
     (damaged / export.CONFIG).unlink()
     assert_refused(run(work, "evaluate", f"ckpt={damaged}"), 3, "config.json", "missing")
     (damaged / export.WEIGHTS).unlink()
-    assert_refused(run(work, "evaluate", f"ckpt={damaged}"), 2, f"ckpt={damaged}", "scripts/export.py")
+    assert_refused(run(work, "evaluate", f"ckpt={damaged}"), 2, f"ckpt={damaged}", "export.py")
     assert_refused(run(work, "evaluate", "ckpt=shared", "model.chans=8"), 3, "shared", "has shape")
     assert_refused(run(work, "evaluate", "ckpt=run"), 2, "ckpt=run")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = sorted((Path(__file__).resolve().parents[1] / "scripts").glob("*.py"))
+SCRIPTS = sorted((Path(__file__).resolve().parents[1] / "scripts").glob("[!_]*.py"))
 # Ctrl-C at the first import of something large: these are what takes seconds.
 INTERRUPTED = """
 import importlib.abc, os, signal, sys

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
+from mrirecon.config.allowlist import trust_typed
 from mrirecon.config.options import option_named
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.errors import ConfigError
@@ -31,12 +32,13 @@ def say_next(cfg: DictConfig, best: str, datamodule: ReconDataModule) -> None:
     """Prints the commands that a person types after a training, in the form this one was typed in."""
     scan = datamodule.volumes.scan(datamodule.scored().source.volumes[0])
     mask = option_named("mask", OmegaConf.to_container(cfg.mask)) if cfg.get("mask") is not None else None
+    trust = trust_typed(cfg.trust)
     best, folder, name = (shlex.quote(_short(path)) for path in (best, cfg.run_dir, str(scan or "SCAN")))
     print(
         f"\nEverything of this run is in {folder}\n\nNext:\n"
         f"  tensorboard --logdir {folder}\n"
-        f"  {typed_as('evaluate')} ckpt={best}\n"
-        f"  {typed_as('reconstruct')} ckpt={best} input={name} mask={mask or 'random_4x'}"
+        f"  {typed_as('evaluate')} ckpt={best}{trust}\n"
+        f"  {typed_as('reconstruct')} ckpt={best} input={name} mask={mask or 'random_4x'}{trust}"
     )
 
 

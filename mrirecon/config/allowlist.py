@@ -1,7 +1,8 @@
 """The allowlist of targets: what a config may name, checked before anything is imported or called for it."""
 
 import re
-from collections.abc import Collection, Iterator
+import shlex
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -44,11 +45,10 @@ def check_targets(node: Any, key: str = "", trust: Collection[str] = ()) -> None
 
 
 def _check_target(target: Any, key: str, trust: Collection[str]) -> None:
-    group = re.split(r"[.=\[]", key)[0]
     if not isinstance(target, str) or not _TARGET.fullmatch(target):
         raise ConfigError(f"{key}._target_={target!r} is refused: expected the dotted name of a part, such as a class")
-    package = target.partition(".")[0]
-    if package in trust or target in _named_in_conf(group) or re.fullmatch(_FOREIGN.get(group, "(?!)"), target):
+    group, package = _group(key), target.partition(".")[0]
+    if package in trust or _is_allowed(target, group):
         return
     if package == "mrirecon":
         raise ConfigError(
@@ -61,8 +61,28 @@ def _check_target(target: Any, key: str, trust: Collection[str]) -> None:
         )
     raise ConfigError(
         f"{key}._target_={target!r} is refused: {package} is not trusted. If it is your own package, or one whose code "
-        f"you trust, add trust=[{package}] to the command line"
+        f"you trust, add trust=[{','.join([*trust, package])}] to the command line"
     )
+
+
+def _group(key: str) -> str:
+    return re.split(r"[.=\[]", key)[0]
+
+
+def _is_allowed(target: str, group: str) -> bool:
+    return target in _named_in_conf(group) or re.fullmatch(_FOREIGN.get(group, "(?!)"), target) is not None
+
+
+def packages_to_trust(config: Mapping[str, Any]) -> list[str]:
+    """The packages that have to be trusted to build the groups of a config."""
+    found = {target for group, node in config.items() for target in _targets(node) if not _is_allowed(target, group)}
+    return sorted({target.partition(".")[0] for target in found})
+
+
+def trust_typed(packages: Collection[str]) -> str:
+    """What is typed behind a command to trust packages; nothing where there are none.  ["a"] -> " 'trust=[a]'" """
+    names = ",".join(packages)
+    return " " + shlex.quote(f"trust=[{names}]") if names else ""
 
 
 @cache

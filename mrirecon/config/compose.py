@@ -10,7 +10,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from mrirecon.config.allowlist import check_targets
-from mrirecon.config.options import CONF
+from mrirecon.config.options import CONF, own_folder
 from mrirecon.errors import ConfigError, InputError
 
 
@@ -25,8 +25,10 @@ def compose(config_name: str, overrides: list[str]) -> DictConfig:
     """The config that a command would have with these overrides."""
     if GlobalHydra.instance().is_initialized():
         return hydra.compose(config_name, overrides)
+    folder = str(own_folder() or "").replace("'", r"\'")
+    own = [f"hydra.searchpath=['file://{folder}']"] if folder else []
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose(config_name, overrides)
+        return hydra.compose(config_name, [*overrides, *own])
 
 
 def instantiate(key: str, node: Any, trust: Collection[str] = (), **kwargs: Any) -> Any:
@@ -45,7 +47,7 @@ def instantiate(key: str, node: Any, trust: Collection[str] = (), **kwargs: Any)
         cause = error.__cause__ or error
         if isinstance(cause, (ConfigError, InputError)):
             raise cause from None
-        raise ConfigError(f"{key}: {cause}") from error
+        raise ConfigError(f"{key}: {' '.join(str(cause).splitlines())}") from error
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

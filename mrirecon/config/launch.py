@@ -13,11 +13,11 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from mrirecon.config.allowlist import check_foreign, check_targets
 from mrirecon.config.compose import compose, plain
-from mrirecon.config.options import CONF, add_config_dir, options_of, spell_lists
+from mrirecon.config.options import CONF, options_of, spell_lists, take_config_dir
 from mrirecon.config.overrides import apply, check_types, chosen_groups, is_override, parse, without_null
 from mrirecon.errors import ConfigError
 from mrirecon.system.invocation import arguments, with_arguments
@@ -45,19 +45,21 @@ def read_request(config_name: str, keys: Sequence[str], config_of: Callable[[str
     keys: groups and keys that `ckpt=` brings with it, unless they are chosen. config_of: the config of a checkpoint.
     Raises ConfigError for what cannot be typed, and what `check_foreign` and `config_of` raise.
     """
-    _find_config_dir(arguments())
-    typed = spell_lists(arguments(), config_name)
-    overrides = dict(zip([t for t in typed if is_override(t)], parse(t for t in typed if is_override(t)), strict=True))
+    flags, others = take_config_dir(arguments())
+    others = spell_lists(others, config_name)
+    texts = [argument for argument in others if is_override(argument)]
+    overrides = dict(zip(texts, parse(texts), strict=True))
     given = {override.key_or_group: override for override in overrides.values()}
     ckpt = given["ckpt"].value() if "ckpt" in given and keys else None
     groups: dict[str, Any] = {}
+    trust = _trusted(given.get("trust"))
     if ckpt is not None:
-        config, trust = config_of(str(ckpt)), _trusted(given.get("trust"))
+        config = config_of(str(ckpt))
         wanted = [key for key in keys if key not in given and config.get(key) is not None]
         groups = {key: check_foreign(config[key], key, trust) for key in wanted}
-    varies = bool({"-m", "--multirun"} & {*typed})
-    passed, withheld = [], []
-    for argument in typed:
+    varies = bool({"-m", "--multirun"} & {*others})
+    passed, withheld = [*flags], []  # flags first: argparse takes values before or behind them, not both
+    for argument in others:
         override = overrides.get(argument)
         if override is None or override.key_or_group.partition(".")[0] not in groups:
             passed.append(without_null(argument, config_name))
@@ -68,7 +70,7 @@ def read_request(config_name: str, keys: Sequence[str], config_of: Callable[[str
             passed.append(_VARIED + argument.lstrip("+"))
         else:
             withheld.append(argument)
-    return Request(config_name, typed, [argument for argument in passed if argument], withheld, groups)
+    return Request(config_name, [*flags, *others], [argument for argument in passed if argument], withheld, groups)
 
 
 def run(request: Request, story: Callable[[DictConfig], None]) -> None:
@@ -104,12 +106,13 @@ def checked(request: Request, cfg: DictConfig) -> DictConfig:
         for override in parse([*request.withheld, *varied]):
             apply(cfg, override)
         _rewrite_record(cfg, typed)
+    trust = _trusted(next((o for o in reversed(parse(typed)) if o.key_or_group == "trust"), None))
+    found = cfg.get("trust")
+    if (OmegaConf.to_container(found) if isinstance(found, ListConfig) else found or []) != trust:
+        raise ConfigError(f"trust={found}: a file sets it, but only the command line may: type trust=[PACKAGE]")
     base = compose(request.config_name, chosen_groups(t for t in task if not t.startswith(_VARIED)))
     _merge(base, request.groups)
     check_types(base, cfg, typed)
-    trust = _trusted(next((o for o in parse(typed) if o.key_or_group == "trust"), None))
-    if [*(cfg.get("trust") or ())] != trust:
-        raise ConfigError(f"trust={cfg.trust}: a file sets it, but only the command line may: type trust=[PACKAGE]")
     if trust and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a package of one's own lies there, or is installed
     check_targets(plain(cfg), trust=trust)
@@ -130,19 +133,12 @@ def _merge(cfg: DictConfig, groups: Mapping[str, Any]) -> None:
 
 def _trusted(override: Override | None) -> list[str]:
     """The packages that `trust=[a,b]` names.  Raises ConfigError for what cannot be the name of a package."""
-    value = None if override is None else override.value()
-    names = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(isinstance(name, str) and name.isidentifier() for name in names):
-        raise ConfigError(f"trust={value!r}: expected names of packages, as in trust=[mypackage]")
+    if override is None:
+        return []
+    names = override.value()
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.isidentifier() for name in names):
+        raise ConfigError(f"{override.input_line}: expected names of packages, as in trust=[mypackage]")
     return list(map(str, names))
-
-
-def _find_config_dir(typed: Sequence[str]) -> None:
-    for flag, value in zip(typed, [*typed, ""][1:], strict=True):
-        if flag in ("--config-dir", "-cd"):
-            add_config_dir(Path(value))
-        elif flag.startswith("--config-dir="):
-            add_config_dir(Path(flag.partition("=")[2]))
 
 
 def _shows_config(passed: Sequence[str]) -> bool:

@@ -9,6 +9,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mrirecon.errors import ConfigError
 
+_GROUP = re.compile(r"\w+(/\w+)*")
+
 
 def _conf() -> Path:
     """Inside the package where it was installed from a wheel, beside it in a source tree."""
@@ -17,20 +19,49 @@ def _conf() -> Path:
 
 
 CONF = _conf()
+IS_INSTALLED = CONF.parent == Path(__file__).resolve().parents[1]  # from a wheel: no place for a person's own files
 _roots = [CONF]
 
 
-def add_config_dir(folder: Path) -> None:
-    """Counts the options of another folder, `--config-dir`, as well.  Raises ConfigError where there is none."""
+def own_folder() -> Path | None:
+    """The folder of `--config-dir`, with options of a person's own; None where none was typed."""
+    return _roots[-1] if len(_roots) > 1 else None
+
+
+def take_config_dir(typed: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Makes the options of `--config-dir` count, and gives the arguments that name it, and the others.
+
+    Raises ConfigError for a folder that is not there, or has another file of a name that conf/ has: Hydra would read
+    that of conf/.
+    """
+    flags, others, rest = [], [], iter(typed)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag not in ("--config-dir", "-cd"):
+            others.append(argument)
+            continue
+        folder = Path(value if equals else next(rest, "")).absolute()
+        flags = ["--config-dir", str(folder)]
+    _roots[1:] = [Path(flags[1])] if flags else []
+    if flags:
+        _check_own(Path(flags[1]))
+    return flags, others
+
+
+def _check_own(folder: Path) -> None:
     if not folder.is_dir():
         raise ConfigError(f"--config-dir {folder}: there is no such folder")
-    if folder not in _roots:
-        _roots.append(folder)
+    if folder.resolve() == CONF:
+        return
+    for path in sorted(CONF.rglob("*.yaml")):
+        other = folder / path.relative_to(CONF)
+        if other.exists() and other.read_bytes() != path.read_bytes():
+            raise ConfigError(f"--config-dir: {other}: this project has a file of that name: give it another name")
 
 
 def is_group(key: str) -> bool:
     """Whether conf/, or the folder of `--config-dir`, has a folder of options of that name."""
-    return key != "" and any((root / key).is_dir() for root in _roots)
+    return _GROUP.fullmatch(key) is not None and any((root / key).is_dir() for root in _roots)
 
 
 def group_names() -> list[str]:
@@ -98,7 +129,7 @@ def _spell(argument: str, keys: Sequence[str], config_name: str) -> str:
     if not value.lstrip().startswith("[") or not is_group(group):
         return argument
     if f"{group}s" not in keys:
-        raise ConfigError(f"{argument}: expected one option of conf/{group}; {config_name}.py takes no list of them")
+        raise ConfigError(f"{argument}: expected one option of conf/{group}; {config_name} takes no list of them")
     return f"{group}s={value}"
 
 

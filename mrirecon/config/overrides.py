@@ -115,7 +115,7 @@ def explain(error: Exception, overrides: list[str], config_name: str) -> str:
         if problem:
             return problem
     try:
-        names = list(_names(config_name, [o for o in overrides if is_group(o.split("=")[0])]))
+        names = list(_names(config_name, [o for o in overrides if is_override(o) and is_group(o.split("=")[0])]))
     except HydraException:  # the config itself is broken, whatever was typed
         names = []
     for override in parsed if names else ():

@@ -15,6 +15,7 @@ from mrirecon import __version__
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.metrics.scores import ALL_SCORES
 from mrirecon.system.atomic import replacing
+from mrirecon.system.invocation import typed_as
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 Record = dict[str, Any]
@@ -122,7 +123,7 @@ def read(path: Path) -> dict[str, Any]:
     if not any(there.values()):
         raise ConfigError(
             f"ckpt={path}: holds neither {CONFIG} nor {WEIGHTS}: "
-            "give a checkpoint file, or a folder written by scripts/export.py"
+            f"give a checkpoint file, or a folder written by {typed_as('export')}"
         )
     for name, found in there.items():
         if not found:
@@ -212,13 +213,13 @@ def _read_scores(path: Path, digests: Sequence[str]) -> Record:
     if not _is_report(report) or ("zero_filled" in report and not _is_report(report["zero_filled"])):
         raise InputError(
             f"{path}: is no metrics.json: expected the entries volumes, conventions and made_by, and numbers or null "
-            "as scores: give one that scripts/evaluate.py wrote"
+            f"as scores: give one that {typed_as('evaluate')} wrote"
         )
     digest = report["made_by"].get("sha256")
     if digest not in digests:
         raise InputError(
             f"{path}: has the scores of other weights (sha256 {str(digest)[:12]}), not of these "
-            f"({' or '.join(known[:12] for known in digests)}): run scripts/evaluate.py on this checkpoint and give "
+            f"({' or '.join(known[:12] for known in digests)}): run {typed_as('evaluate')} on this checkpoint and give "
             "its metrics.json as scores=FILE"
         )
     return report

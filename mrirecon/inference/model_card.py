@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mrirecon.config.allowlist import packages_to_trust, trust_typed
 from mrirecon.inference.export import score_names
 from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.metrics.volume import mean_score
@@ -53,13 +54,15 @@ def model_card(record: Tree, model: nn.Module, report: Tree | None) -> str:
 
 
 def _how_to_use(config: Tree) -> str:
+    packages = packages_to_trust({key: config[key] for key in ("model", "data", "mask") if config.get(key)})
+    trust, trusted = trust_typed(packages), f", trust={packages}" if packages else ""
     return (
-        "## How to use it\n\nIn a checkout of mrirecon, with this folder as `FOLDER`:\n\n```\n"
-        "python scripts/reconstruct.py ckpt=FOLDER input=SCAN_OR_FOLDER output=DIR\n"
-        "python scripts/evaluate.py ckpt=FOLDER data.root=DIR data.writer=null\n```\n\n```python\n"
+        "## How to use it\n\nWith mrirecon installed, and this folder as `FOLDER`:\n\n```\n"
+        f"mrirecon reconstruct ckpt=FOLDER input=SCAN_OR_FOLDER output=DIR{trust}\n"
+        f"mrirecon evaluate ckpt=FOLDER data.root=DIR data.writer=null{trust}\n```\n\n```python\n"
         "from mrirecon.build import instantiate\n"
         "from mrirecon.inference.checkpoints import load_weights, read_checkpoint\n\n"
-        'model = instantiate("model", read_checkpoint("FOLDER")["config"]["model"])\n'
+        f'model = instantiate("model", read_checkpoint("FOLDER")["config"]["model"]{trusted})\n'
         'load_weights(model, "FOLDER")\nmodel.eval()\n```\n\n'
         "It takes masked k-space, the mask and the zero-filled image. The weights alone are here: they can be "
         "scored and used, a training run cannot be continued from them."

@@ -30,7 +30,7 @@ def read_run(path: Path) -> Run:
     try:
         run = json.loads(file.read_bytes(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: is not JSON as evaluate.py writes it ({error}): evaluate again") from error
+        raise InputError(f"{file}: is not JSON as evaluate writes it ({error}): evaluate again") from error
     check_run(run, str(file))
     return run
 

@@ -30,6 +30,5 @@ def command_line() -> str:
 
 def typed_as(name: str) -> str:
     """How a command of this project is typed in the form that this one was.  `evaluate` -> `mrirecon evaluate`"""
-    if is_console():
-        return f"{_CONSOLE} {name}"
-    return f"python {shlex.quote(str(Path(sys.argv[0]).parent / f'{name}.py'))}"
+    script = Path(sys.argv[0]).parent / f"{name}.py"
+    return f"{_CONSOLE} {name}" if is_console() or not script.is_file() else f"python {shlex.quote(str(script))}"

@@ -18,6 +18,7 @@ from mrirecon.metrics.scores import MAIN_SCORES
 from mrirecon.metrics.volume import VolumeScores, mean_score
 from mrirecon.models.base import ReconModel
 from mrirecon.physics.sample import Prediction, Sample
+from mrirecon.system.invocation import typed_as
 from mrirecon.training.optimizers import Accumulation, exempt_from_decay, is_training, switches_weights
 
 
@@ -75,9 +76,7 @@ class ReconModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         self._datamodule().serve(self.model)
         if stage == "fit" and not any(p.requires_grad for p in self.parameters()):
-            raise ConfigError(
-                "model: has nothing to train; score it with: python scripts/evaluate.py model=zero_filled"
-            )
+            raise ConfigError(f"model: has nothing to train; score it with: {typed_as('evaluate')} model=zero_filled")
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
         loss = self._training_loss(batch)

@@ -94,7 +94,7 @@ def write_table(output: Path, name: str, rows: Sequence[Row], device: str, notes
 
 def _markdown(name: str, rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     made = ", ".join(f"{package} {number}" for package, number in about["versions"].items())
-    lines = [f"# Benchmark: {name}", "", f"`python scripts/benchmark.py {name}` on {about['machine']} ({made}).", ""]
+    lines = [f"# Benchmark: {name}", "", f"`mrirecon benchmark {name}` on {about['machine']} ({made}).", ""]
     lines += [*about["notes"], ""] if about["notes"] else []
     lines += ["| what | ours | reference | unit | ratio | goal | met | quartiles (ours; reference) |"]
     lines += ["|---|---|---|---|---|---|---|---|"]

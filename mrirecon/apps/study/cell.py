@@ -134,9 +134,9 @@ def read_cell(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise InputError(f"{path}: is not JSON as study.py writes it ({error}): remove it and run it again") from error
+        raise InputError(f"{path}: is not JSON as study writes it ({error}): remove it and run it again") from error
     if not isinstance(content, dict) or not {"status", "config", "validations", "losses"} <= set(content):
-        raise InputError(f"{path}: is no result of study.py: remove it and run it again")
+        raise InputError(f"{path}: is no result of study: remove it and run it again")
     return content
 
 

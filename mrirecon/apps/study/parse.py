@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mrirecon.apps.study.plan import LR, LR_FACTOR, LR_KEY, Axes, Part, Study, Value, axis_key
 from mrirecon.config.compose import compose
 from mrirecon.config.grammar import typed_value
-from mrirecon.config.options import CONF, is_group, nearest, no_option
+from mrirecon.config.options import CONF, is_group, nearest, no_option, options_of, take_config_dir
 from mrirecon.errors import ConfigError
 
 _COUNTS = ("seeds", "lr_seeds", "budget")
@@ -25,6 +25,7 @@ _TAKEN = {
     "ckpt": "nothing: every training starts anew", "split": "nothing: the validation set is scored",
     "callbacks": "callbacks/averaging=... and its neighbours",
 }  # fmt: skip
+_TYPED_ONLY = re.compile(r"[+~]*(trust|hydra)\b|-")
 
 
 def read_study(typed: Sequence[str]) -> Study:
@@ -33,6 +34,7 @@ def read_study(typed: Sequence[str]) -> Study:
     A list is an axis; any other value, and a list for a key that holds a list, is a setting of every cell. A typed axis
     replaces the preset's axis. Raises ConfigError naming an invalid argument.
     """
+    flags, typed = take_config_dir(typed)
     own, axes, settings, launch = _sort(typed)
     defaults = _load(CONF / "study.yaml")
     keys = {**defaults, **own}
@@ -44,7 +46,7 @@ def read_study(typed: Sequence[str]) -> Study:
         _part(part, node, preset, [own, node, preset, defaults], settings) for part, node in preset["parts"].items()
     )
     output = Path(str(keys["output"] or f"outputs/study/{name}"))
-    return Study(preset["title"], preset.get("about", ""), output, reach, parts, tuple(launch))
+    return Study(preset["title"], preset.get("about", ""), output, reach, parts, (*flags, *launch))
 
 
 def _typed_preset(axes: Axes) -> dict[str, Any]:
@@ -60,18 +62,21 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def presets() -> list[str]:
-    """Names of the presets in conf/study."""
-    return sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
+    """Names of the presets in conf/study, and in the folder of `--config-dir`."""
+    return sorted(options_of("study"))
 
 
 def _preset(name: str) -> dict[str, Any]:
     problem = no_option("study", name)
     if problem:
         raise ConfigError(problem)
-    preset = _load(CONF / "study" / f"{name}.yaml")
+    preset = _load(options_of("study")[name])
     for node, known in [(preset, _PRESET_KEYS), *((part, _PART_KEYS) for part in preset["parts"].values())]:
         if set(node) - known:
             raise ConfigError(f"conf/study/{name}.yaml: {', '.join(sorted(set(node) - known))}: there is no such key")
+        for text in map(str, [*node.get("settings", ()), *node.get("axes", ()), *node.get("baselines", ())]):
+            if _TYPED_ONLY.match(text):
+                raise ConfigError(f"conf/study/{name}.yaml: {text}: a file may not set it, only the command line")
     return preset
 
 
@@ -92,7 +97,7 @@ def _sort(typed: Sequence[str]) -> tuple[dict[str, Any], Axes, list[str], list[s
             launch.append(argument)
         elif key in known and key not in (LR, LR_FACTOR):
             own[key] = value
-        elif isinstance(value, list) or key in (LR, LR_FACTOR):
+        elif key != "trust" and (isinstance(value, list) or key in (LR, LR_FACTOR)):
             axes[key] = value if isinstance(value, list) else [value]
         else:
             settings.append(argument)

@@ -1,4 +1,4 @@
-"""Writes the best config of a search as an experiment for train.py."""
+"""Writes the best config of a search as an experiment for train."""
 
 import secrets
 import shlex
@@ -10,21 +10,29 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mrirecon.apps.tuning.space import Compose, override_key
+from mrirecon.config.allowlist import trust_typed
 from mrirecon.config.compose import flatten, plain
-from mrirecon.config.options import CONF, is_group
+from mrirecon.config.options import CONF, IS_INSTALLED, is_group, own_folder
 from mrirecon.errors import ConfigError
 from mrirecon.system.atomic import replacing
+from mrirecon.system.invocation import typed_as
 
 
 class Experiment:
     """The file `experiment/NAME.yaml` with the best config of a search.
 
-    Raises ConfigError for a name or folder that Hydra cannot find.
+    folder: null is conf/experiment: of `--config-dir` where that was typed, of the clone, or, where mrirecon was
+    installed from a wheel, of the working folder. trust: packages that were trusted on the command line. Raises
+    ConfigError for a name or folder that Hydra cannot find.
     """
 
-    def __init__(self, folder: str | None, name: str) -> None:
-        self.folder = CONF / "experiment" if folder is None else Path(folder).resolve()
-        self.name, self._mark = name, ""
+    def __init__(self, folder: str | None, name: str, trust: Sequence[str] = ()) -> None:
+        own = own_folder()
+        conf = own or (Path("conf").absolute() if IS_INSTALLED else CONF)
+        self.folder = conf / "experiment" if folder is None else Path(folder).resolve()
+        self.name, self._mark, self._trust = name, "", trust
+        if own is not None and self.folder.parent.resolve() != own.resolve():
+            raise ConfigError(f"experiment_dir={folder}: expected {own / 'experiment'}, as --config-dir was typed")
         if self.folder.name != "experiment":
             raise ConfigError(
                 f"experiment_dir={folder}: expected a folder called experiment, where Hydra looks for experiment={name}"
@@ -35,6 +43,8 @@ class Experiment:
     def claim(self, search: str) -> None:
         """Sets the search the file belongs to. Raises ConfigError where the file exists and is not of this search."""
         self._mark = f"# search {search}"
+        if self.folder != CONF / "experiment" and (CONF / "experiment" / self.path.name).exists():
+            raise ConfigError(f"name={self.name}: is the name of an experiment of this project: give another name=NAME")
         if self.path.exists() and self._mark not in self.path.read_text().splitlines():
             raise ConfigError(f"name={self.name}: {self.path} is there and not of this search: give another name=NAME")
 
@@ -46,11 +56,12 @@ class Experiment:
     @property
     def command(self) -> str:
         """Command line that trains with it."""
-        elsewhere = [] if self.folder == CONF / "experiment" else ["--config-dir", str(self.folder.parent)]
-        return shlex.join(["python", "scripts/train.py", *elsewhere, f"experiment={self.name}"])
+        conf = self.folder.parent
+        elsewhere = "" if conf == CONF else f" --config-dir {shlex.quote(str(conf))}"
+        return f"{typed_as('train')}{elsewhere} experiment={self.name}{trust_typed(self._trust)}"
 
     def write(self, overrides: Sequence[str], cfg: DictConfig, compose: Compose, remarks: Sequence[str]) -> None:
-        """Writes the file. Raises ConfigError where train.py would not compose exactly `cfg` from it.
+        """Writes the file. Raises ConfigError where train would not compose exactly `cfg` from it.
 
         overrides: typed and found overrides, which give `cfg` over the defaults. remarks: lines of the comment.
         """
@@ -66,7 +77,7 @@ class Experiment:
             raise ConfigError(f"experiment_dir={self.folder}: is not writable: choose another folder") from error
 
     def _check(self, text: str, cfg: DictConfig, compose: Compose) -> None:
-        """Composes the text as train.py would, under a unique name. Raises ConfigError unless it gives `cfg`."""
+        """Composes the text as train would, under a unique name. Raises ConfigError unless it gives `cfg`."""
         with tempfile.TemporaryDirectory() as folder:
             name = f"check_{secrets.token_hex(8)}"
             (Path(folder) / "experiment").mkdir()
@@ -96,7 +107,7 @@ def experiment_yaml(overrides: Sequence[str], cfg: DictConfig) -> str:
         elif is_group(key):
             gone = override.startswith("~") or value == "null"
             chosen.append({f"override /{key}": None if gone else value})
-        elif not key.startswith("hydra"):
+        elif key != "trust" and not key.startswith("hydra"):  # a file may not set these
             OmegaConf.update(keys, key, _raw(cfg, key))
     defaults = {"defaults": [*above, *chosen]} if above or chosen else {}
     return "".join(OmegaConf.to_yaml(OmegaConf.create(part)) for part in (defaults, keys) if part)
@@ -111,5 +122,5 @@ def _raw(cfg: DictConfig, key: str) -> Any:
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:
-    folder = {"run_dir": "."}  # each run's own
-    return flatten(plain(OmegaConf.merge(cfg, folder)))  # type: ignore[arg-type]
+    own = {"run_dir": ".", "trust": None}  # each run's, each command line's
+    return flatten(plain(OmegaConf.merge(cfg, own)))  # type: ignore[arg-type]

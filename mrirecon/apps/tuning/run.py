@@ -30,7 +30,7 @@ from mrirecon.system.invocation import command_line
 from mrirecon.system.progress import CountProgress
 
 # Settings of a machine, which numbers do not depend on.
-_MAY_CHANGE = ("run_dir", "data.root", "data.num_workers", "data.check", "trainer.devices", "logger.")
+_MAY_CHANGE = ("run_dir", "trust", "data.root", "data.num_workers", "data.check", "trainer.devices", "logger.")
 
 
 def search(cfg: DictConfig) -> int | None:
@@ -43,7 +43,7 @@ def search(cfg: DictConfig) -> int | None:
     check_trial(base, cfg.metric)
     space = open_space(cfg.space, is_typed, fixed, _compose)
     pruner = make_pruner(cfg.pruner, cfg.num_startup, cfg.num_warmup)
-    experiment = Experiment(cfg.experiment_dir, str(cfg.name))
+    experiment = Experiment(cfg.experiment_dir, str(cfg.name), cfg.trust)
     output, data = output_folder(str(cfg.output)), Data(CountProgress())
     identity = _identity(cfg, base, space, digests(data.of(base)))
     args = (space.default, pruner, cfg.num_startup, cfg.sampler_seed, cfg.heartbeat)

@@ -74,7 +74,7 @@ def slim(cfg: DictConfig, without: Sequence[str], folder: str) -> DictConfig:
     """Config of a trial: that of train.py without the callbacks `without`, in its own folder. Raises ConfigError."""
     missing = [name for name in without if name not in (cfg.get("callbacks") or {})]
     if missing:
-        raise ConfigError(f"without={missing}: expected callbacks of train.py: {', '.join(cfg.get('callbacks') or ())}")
+        raise ConfigError(f"without={missing}: expected callbacks of train: {', '.join(cfg.get('callbacks') or ())}")
     cfg = cfg.copy()
     OmegaConf.set_struct(cfg, False)
     cfg.run_dir = folder

@@ -13,6 +13,7 @@ from mrirecon.errors import ConfigError, InputError
 from mrirecon.io.hdf5.contiguous import TICK
 from mrirecon.io.raw import fastmri
 from mrirecon.io.scan import ScanInfo
+from mrirecon.system.invocation import typed_as
 from mrirecon.system.processes import in_processes, num_cpus
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Index:
     def _read_in_processes(self, jobs: Sequence["_Job"]) -> Iterator[tuple[Path, Entry]]:
         killed = (
             f"{self.root}: a process that read its files was killed, for want of memory or over a damaged file. "
-            "Look them up in one process, which names the last file: scripts/check_data.py num_workers=0"
+            f"Look them up in one process, which names the last file: {typed_as('check_data')} num_workers=0"
         )
         # The start method is the platform's, as for the data-loader's workers; `look` suits any.
         return in_processes(look, jobs, self.num_processes, multiprocessing.get_context(), killed)
@@ -175,7 +176,7 @@ def usable(path: Path, entry: Entry, challenge: fastmri.Challenge | None, needs_
     if needs_target and entry.info.target is None:
         raise InputError(
             f"{path}: has no target ({fastmri.target_name(entry.info)}), which training and scores need; scans "
-            "without one can be reconstructed with scripts/reconstruct.py"
+            f"without one can be reconstructed with {typed_as('reconstruct')}"
         )
     return entry.info
 

@@ -12,6 +12,7 @@ from mrirecon.data.sources import FastmriReader
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.io.raw import fastmri
 from mrirecon.io.scan import ScanInfo
+from mrirecon.system.invocation import typed_as
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ class Volumes:
             except InputError as error:
                 bad.append(str(error))
         if bad and (self.on_bad_file == "error" or not good):
-            more = f" (and {len(bad) - 1} more of {len(paths)}; scripts/check_data.py lists them)" if bad[1:] else ""
+            more = f" (and {len(bad) - 1} more of {len(paths)}; {typed_as('check_data')} lists them)" if bad[1:] else ""
             raise InputError(bad[0] + more)
         if bad:
             lines = "".join(f"\n  {message}" for message in bad)

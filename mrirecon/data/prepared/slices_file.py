@@ -18,7 +18,7 @@ from mrirecon.system.atomic import replacing
 
 _offsets: dict[str, tuple[np.dtype, int, int]] = {}
 _MOST = 1 << 14  # volumes
-_CURE = "Prepare the volume again with scripts/prepare_data.py"
+_CURE = "Prepare the volume again with prepare_data"
 
 
 def write(path: Path, dtype: np.dtype, num_slices: int, records: Iterable[np.ndarray]) -> str:

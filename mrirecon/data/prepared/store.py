@@ -23,6 +23,7 @@ from mrirecon.io.scan import ScanInfo
 from mrirecon.physics.sample import HybridSlice, Slice
 from mrirecon.sampling.acquired import image_size
 from mrirecon.system.atomic import write_whole
+from mrirecon.system.invocation import typed_as
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ class PreparedVolumes:
                 came = "is not there" if size is None else f"has {size} bytes"
                 raise InputError(
                     f"{volume.info.path}: expected a file of {volume.size} bytes, but it {came}. Prepare the volume "
-                    "again with scripts/prepare_data.py"
+                    "again with prepare_data"
                 )
         return [volume.info for volume in volumes]
 
@@ -199,7 +200,7 @@ def _need_digest(volume: PreparedVolume) -> None:
     if slices_file.digest(volume.info.path) != volume.sha256:
         raise InputError(
             f"{volume.info.path}: does not have the checksum it was written with: it is damaged. Prepare the volume "
-            "again with scripts/prepare_data.py"
+            "again with prepare_data"
         )
 
 
@@ -222,8 +223,8 @@ def read_manifest(root: Path) -> Manifest:
     path = root / FILE_NAME
     if not path.is_file():
         raise ConfigError(
-            f"data.prepared={root}: expected a folder that scripts/prepare_data.py wrote; it has no {FILE_NAME}. "
-            "Write one: python scripts/prepare_data.py data.root=DIR output=DIR"
+            f"data.prepared={root}: expected a folder that prepare_data wrote; it has no {FILE_NAME}. "
+            f"Write one: {typed_as('prepare_data')} data.root=DIR output=DIR"
         )
     try:
         content = json.loads(path.read_bytes())
