@@ -1,16 +1,32 @@
-"""One training from a config: what is left of it, and what to type next."""
+"""One training from a config: how it is interrupted, its best checkpoint, what to type next."""
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mrirecon.config.allowlist import trust_typed
 from mrirecon.config.options import option_named
 from mrirecon.data.datamodule import ReconDataModule
 from mrirecon.errors import ConfigError
 from mrirecon.system.invocation import typed_as
+
+
+@contextmanager
+def interrupts_raised() -> Iterator[None]:
+    """Within it Ctrl-C raises KeyboardInterrupt and SIGTERM exits with 143; Lightning makes other exits of both."""
+    try:
+        yield
+    except SIGTERMException as error:
+        raise SystemExit(143) from error
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
 
 
 def best_checkpoint(trainer: pl.Trainer) -> str:

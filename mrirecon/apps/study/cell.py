@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from mrirecon.apps.run import interrupts_raised
 from mrirecon.build import build_datamodule, build_module, build_trainer
 from mrirecon.config.compose import flatten, json_config, plain
 from mrirecon.data.datamodule import ReconDataModule
@@ -65,18 +66,15 @@ def run_cell(cfg: DictConfig) -> bool:
 def _run(trainer: pl.Trainer, module: ReconModule, data: ReconDataModule, config: dict[str, Any]) -> str:
     """Trains, or only validates a model without weights. Returns the reason where it diverged, else ""."""
     try:
-        if any(p.requires_grad for p in module.parameters()):
-            trainer.fit(module, data)
-        else:
-            if isinstance(trainer.logger, TensorBoardLogger):
-                start_session(trainer.logger.experiment, hyperparameters(config))
-            trainer.validate(module, data, verbose=False)
+        with interrupts_raised():
+            if any(p.requires_grad for p in module.parameters()):
+                trainer.fit(module, data)
+            else:
+                if isinstance(trainer.logger, TensorBoardLogger):
+                    start_session(trainer.logger.experiment, hyperparameters(config))
+                trainer.validate(module, data, verbose=False)
     except DivergedError as error:
         return str(error)
-    except SystemExit as ended:
-        if isinstance(ended.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit
-            raise KeyboardInterrupt from None
-        raise
     return ""
 
 

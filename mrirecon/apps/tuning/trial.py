@@ -8,8 +8,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from mrirecon.apps.run import interrupts_raised
 from mrirecon.build import build_datamodule, build_module, build_trainer
 from mrirecon.config.compose import plain
 from mrirecon.data.catalog.volumes import Progress
@@ -117,17 +117,12 @@ def train_trial(cfg: DictConfig, data: Data, metric: str, report_score: ReportSc
     """
     datamodule = data.of(cfg)
     try:
-        return _train(cfg, datamodule, Reporter(metric, report_score))
+        with interrupts_raised():
+            return _train(cfg, datamodule, Reporter(metric, report_score))
     except DivergedError as error:
         raise TrialError(f"diverged: {error}") from error
     except torch.OutOfMemoryError as error:
         raise TrialError(f"out of memory: {str(error).splitlines()[0]}") from error
-    except SIGTERMException as error:
-        raise SystemExit(143) from error
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into exit(1)
-            raise KeyboardInterrupt from error
-        raise
     finally:
         # The data outlive the trial: without this they keep trainer and model, whose memory the next trial needs.
         datamodule.trainer = None
