@@ -1,6 +1,6 @@
 """Puts the parts named in YAML together: the package's only file that builds."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ def build_datamodule(cfg: DictConfig, progress: Progress | None = None, **scored
     """
     names = ("mask", "augmentation", "splitting")
     chosen = {name: part(cfg, name) if cfg.get(name) is not None else None for name in names}
-    needs_target = cfg.get("loss") is None or "target" in part(cfg, "loss").needs
+    needs_target = cfg.get("loss") is None or "target" in _needs(part(cfg, "loss"))
     settings = {"split": cfg.split, "seed": cfg.seed, "needs_target": needs_target, "progress": progress}
     # Called here: Hydra would turn what is a dataclass among its arguments into a dict.
     return part(cfg, "data", _partial_=True)(**chosen, **settings, **scored)
@@ -78,8 +78,18 @@ def build_module(cfg: DictConfig) -> ReconModule:
     return ReconModule(**parts, target_clamp=cfg.target_clamp)
 
 
+def _needs(loss: Any) -> Collection[str]:
+    needs = getattr(loss, "needs", None)
+    if isinstance(needs, str) or not isinstance(needs, Collection):
+        raise ConfigError(
+            f"loss: {type(loss).__name__} does not state what it needs: derive it from "
+            "mrirecon.training.losses.TargetLoss (see docs/extending.md)"
+        )
+    return needs
+
+
 def _check_splitting(loss: Any, is_split: bool) -> None:
-    if ("held_back" in loss.needs) != is_split:
+    if ("held_back" in _needs(loss)) != is_split:
         raise ConfigError(
             "loss, splitting: samples that are held back (splitting=columns or points) go with a loss on them "
             "(loss=held_back), and neither works alone"

@@ -104,6 +104,8 @@ def test_trust_in_a_file_does_not_count(own: Path) -> None:
         (["evaluate", "ckpt=run/checkpoints/best.ckpt", "mask=[theirs,random_4x]"], "trust=[mypackage,theirpackage]"),
         (["train", "model=residual", "trust=mypackage"], "trust=mypackage: expected names of packages"),
         (["train", "-m", "model=residual", "trust=[a],[b]"], "expected names of packages"),
+        (["train", "model=bare"], "derive it from mrirecon.models.base.ReconModel"),
+        (["train", "loss=bare"], "derive it from mrirecon.training.losses.TargetLoss"),
         (["train", "model=theirs", "trust=[theirpackage]"], "No module named 'theirpackage'"),
     ],
 )
@@ -112,6 +114,9 @@ def test_a_mistake_with_a_part_of_one_s_own_is_one_message(own: Path, typed: lis
     (own / "myconf/mask/mine.yaml").write_text((ROOT / "conf/mask/random_4x.yaml").read_text())
     (own / "myconf/mask/theirs.yaml").write_text("_target_: theirpackage.masks.Mask\n")
     (own / "myconf/model/theirs.yaml").write_text("_target_: theirpackage.models.Model\n")
+    (own / "mypackage/bare.py").write_text("from torch import nn\n\n\nclass Bare(nn.Module):\n    pass\n")
+    for group in ("model", "loss"):
+        (own / f"myconf/{group}/bare.yaml").write_text("_target_: mypackage.bare.Bare\n")
     trust = [] if any(text.startswith("trust=") for text in typed) else [TRUST]
     more = MORE.get(typed[0], SMALL) if typed[0] != "evaluate" else []
     done = mrirecon(own, typed[0], "--config-dir", "myconf", *trust, *typed[1:], *more)
