@@ -6,12 +6,12 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from torch import nn
 
 from mrirecon.config.allowlist import packages_to_trust, trust_typed
 from mrirecon.inference.export import score_names
 from mrirecon.metrics.scores import SCORE_TABLE
 from mrirecon.metrics.volume import mean_score
+from mrirecon.models.base import ReconModel
 
 Tree = Mapping[str, Any]
 
@@ -33,7 +33,7 @@ _UNKNOWN_ORIGIN = (
 )
 
 
-def model_card(record: Tree, model: nn.Module, report: Tree | None) -> str:
+def model_card(record: Tree, model: ReconModel, report: Tree | None) -> str:
     """Model card as Markdown. record: config.json. report: metrics.json; None: these weights were not scored."""
     config = record["config"]
     sections = [
@@ -60,24 +60,23 @@ def _how_to_use(config: Tree) -> str:
         "## How to use it\n\nWith mrirecon installed, and this folder as `FOLDER`:\n\n```\n"
         f"mrirecon reconstruct ckpt=FOLDER input=SCAN_OR_FOLDER output=DIR{trust}\n"
         f"mrirecon evaluate ckpt=FOLDER data.root=DIR data.writer=null{trust}\n```\n\n```python\n"
-        "from mrirecon.build import instantiate\n"
-        "from mrirecon.inference.checkpoints import load_weights, read_checkpoint\n\n"
-        f'model = instantiate("model", read_checkpoint("FOLDER")["config"]["model"]{trusted})\n'
-        'load_weights(model, "FOLDER")\nmodel.eval()\n```\n\n'
-        "It takes masked k-space, the mask and the zero-filled image. The weights alone are here: they can be "
+        "import mrirecon\n\n"
+        f'model = mrirecon.load("FOLDER"{trusted})\n'
+        'images = mrirecon.reconstruct(model, mrirecon.read("SCAN")).volume\n```\n\n'
+        "The weights alone are here: they can be "
         "scored and used, a training run cannot be continued from them."
     )
 
 
-def _architecture(node: Tree, model: nn.Module) -> str:
+def _architecture(node: Tree, model: ReconModel) -> str:
     parameters = list(model.parameters())
     rows = [
         ("class", f"`{_text(node['_target_'])}`"),
         *((key, _text(value)) for key, value in node.items() if key != "_target_"),
         ("parameters", f"{sum(p.numel() for p in parameters):,}"),
         ("precision of the weights", ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in parameters}))),
-        ("works on", "k-space" if getattr(model, "needs_kspace", True) else "the zero-filled image"),
-        ("smallest image", "x".join([str(getattr(model, "min_size", "?"))] * 2)),
+        ("works on", ", ".join(["the zero-filled image", *sorted(model.needs)])),
+        ("smallest image", f"{model.min_size}x{model.min_size}"),
     ]
     return _table(_FACTS, rows)
 
@@ -158,7 +157,7 @@ def _score_rows(label: str, report: Tree, names: Sequence[str]) -> Iterable[tupl
             yield label, part, str(len(chosen)), acceleration, *shown
 
 
-def _limits(config: Tree, model: nn.Module) -> str:
+def _limits(config: Tree, model: ReconModel) -> str:
     simulated = not (config.get("data") or {}).get("prepared") and (config.get("data") or {}).get("writer")
     lines = [
         "Intended for research on image reconstruction, and for comparing methods.",
