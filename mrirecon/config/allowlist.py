@@ -4,11 +4,12 @@ import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import yaml
 
-from mrirecon.config.options import CONF
+from mrirecon.config.options import CONF, is_group
 from mrirecon.errors import ConfigError, InputError
 
 # Parts of other packages that a group may name, besides this project's own that the files of conf/ name.
@@ -26,6 +27,10 @@ _KEY = re.compile(r"[A-Za-z]\w*")
 _KEYS_OF_HYDRA = ("_target_", "_partial_", "_convert_")
 _NO_KEYS = ("defaults", "hydra")
 _MAX_DEPTH = 16
+_MAX_ENTRIES = 10_000  # of a group; normally some dozens
+_NUMBERS = ("seed", "target_clamp")  # no groups
+# In a terminal these can do anything; half a surrogate pair cannot be written at all.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def check_targets(node: Any, key: str = "", trust: Collection[str] = ()) -> None:
@@ -100,10 +105,9 @@ def _named_in_conf(group: str) -> frozenset[str]:
 
 
 def _targets(node: Any) -> Iterator[str]:
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     if isinstance(node, dict) and "_target_" in node:
         yield str(node["_target_"])
-    for child in children:
+    for child in _children(node):
         yield from _targets(child)
 
 
@@ -112,21 +116,65 @@ def check_foreign(node: Any, key: str, trust: Collection[str] = ()) -> Any:
 
     What this project writes is resolved: it has no interpolations, and of the keys that Hydra reads `_target_`,
     `_partial_` and `_convert_` alone. Nothing is evaluated. Raises InputError for anything else, ConfigError for a
-    target that is not allowed.
+    target that is not allowed, and for a setting of Lightning's trainer that conf/ does not list.
     """
+    _check_key(key, "it")
     _check_plain(node, key, 0)
     check_targets(node, key, trust)
+    expected: Any = dict if is_group(key) else (int, float) if key in _NUMBERS else object
+    if not (node is None or isinstance(node, expected)):
+        raise _foreign(key, f"is a {type(node).__name__}")
+    if key == "trainer":
+        _check_trainer(node or {})
     return node
+
+
+def check_size(config: dict[Any, Any]) -> None:
+    """Raises InputError for a part of a checkpoint's config that cannot be looked through, as one that holds itself."""
+    for key, node in config.items():
+        level, num_entries = [node], 0
+        for _ in range(2 * _MAX_DEPTH):
+            level = list(islice((child for parent in level for child in _children(parent)), _MAX_ENTRIES + 1))
+            num_entries += len(level)
+            if num_entries > _MAX_ENTRIES:
+                raise _foreign(str(key)[:60], f"has more than {_MAX_ENTRIES} entries")
+        if level:
+            raise _foreign(str(key)[:60], "is nested too deeply")
+
+
+def _children(node: Any) -> Collection[Any]:
+    return node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+
+
+def _check_trainer(node: dict[str, Any]) -> None:
+    """Of Lightning's other settings some name folders, and some load code."""
+    known = _settings("trainer")
+    for name, child in node.items():
+        if name not in known or any(_targets(child)):
+            raise ConfigError(
+                f"trainer.{name}: the checkpoint's config sets it, but only the command line may: "
+                f"choose trainer=auto, and add what you want of it as +trainer.{name}=..."
+            )
+
+
+@cache
+def _settings(group: str) -> frozenset[str]:
+    """Every key that the options of a group list."""
+    return frozenset(key for path in (CONF / group).glob("*.yaml") for key in yaml.safe_load(path.read_text()))
+
+
+def _check_key(name: Any, key: str) -> None:
+    sound = isinstance(name, str) and (_KEY.fullmatch(name) or name in _KEYS_OF_HYDRA) and name not in _NO_KEYS
+    if not sound:
+        raise _foreign(key, f"has the key {str(name)[:60]!r}")
 
 
 def _check_plain(node: Any, key: str, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise _foreign(key[:60], "is nested too deeply")
-    if isinstance(node, dict):
+    if type(node) is dict:
         for name, child in node.items():
-            sound = isinstance(name, str) and (_KEY.fullmatch(name) or name in _KEYS_OF_HYDRA) and name not in _NO_KEYS
-            if not sound:
-                raise _foreign(key, f"has the key {str(name)[:60]!r}")
+            _check_key(name, key)
             _check_plain(child, f"{key}.{name}", depth + 1)
     elif isinstance(node, list):
         for number, child in enumerate(node):
@@ -134,7 +182,12 @@ def _check_plain(node: Any, key: str, depth: int) -> None:
     elif isinstance(node, str):
         if "${" in node or node == "???":
             raise _foreign(key, "has an interpolation or a missing value")
-    elif not (node is None or type(node) in (bool, int, float)):
+        if _CONTROL.search(node):
+            raise _foreign(key, "has a control character")
+    elif type(node) is int:
+        if node.bit_length() > 64:
+            raise _foreign(key, "has a number of more than 64 bits")
+    elif not (node is None or type(node) in (bool, float)):
         raise _foreign(key, f"has a {type(node).__name__}, which is no plain data")
 
 

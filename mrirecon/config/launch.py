@@ -19,6 +19,7 @@ from mrirecon.config.allowlist import check_foreign, check_targets
 from mrirecon.config.compose import compose, plain
 from mrirecon.config.options import CONF, options_of, spell_lists, take_config_dir
 from mrirecon.config.overrides import apply, check_types, chosen_groups, is_override, parse, without_null
+from mrirecon.config.places import check_places
 from mrirecon.errors import ConfigError
 from mrirecon.system.invocation import arguments, with_arguments
 
@@ -43,7 +44,7 @@ def read_request(config_name: str, keys: Sequence[str], config_of: Callable[[str
     """Reads the command line.
 
     keys: groups and keys that `ckpt=` brings with it, unless they are chosen. config_of: the config of a checkpoint.
-    Raises ConfigError for what cannot be typed, and what `check_foreign` and `config_of` raise.
+    Raises ConfigError for what cannot be typed, and what `check_foreign`, `check_places` and `config_of` raise.
     """
     flags, others = take_config_dir(arguments())
     others = spell_lists(others, config_name)
@@ -57,6 +58,7 @@ def read_request(config_name: str, keys: Sequence[str], config_of: Callable[[str
         config = config_of(str(ckpt))
         wanted = [key for key in keys if key not in given and config.get(key) is not None]
         groups = {key: check_foreign(config[key], key, trust) for key in wanted}
+        check_places(groups, given)
     varies = bool({"-m", "--multirun"} & {*others})
     passed, withheld = [*flags], []  # flags first: argparse takes values before or behind them, not both
     for argument in others:

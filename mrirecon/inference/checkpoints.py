@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mrirecon.config.allowlist import check_size
 from mrirecon.config.renamed import renamed
 from mrirecon.errors import ConfigError, InputError
 from mrirecon.inference.export import is_exported, weights_file
@@ -51,7 +52,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _current(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint with renamed targets of its config updated."""
+    """The checkpoint with renamed targets of its config updated.  Raises InputError for a config without end."""
+    check_size(checkpoint["config"])
     return {**checkpoint, "config": renamed(checkpoint["config"])}
 
 

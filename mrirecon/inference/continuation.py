@@ -1,11 +1,12 @@
 """Checks that a run continued from a checkpoint keeps the settings of that run."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mrirecon.config.compose import flatten
-from mrirecon.errors import ConfigError
+from mrirecon.errors import ConfigError, InputError
 from mrirecon.inference.checkpoints import read_checkpoint
 from mrirecon.inference.export import is_exported
 
@@ -25,7 +26,10 @@ _OF_ANY_LENGTH = tuple(
 
 
 def check_continues(config: Mapping[str, Any]) -> None:
-    """Raises ConfigError, naming the first difference, where the settings differ from those of the run of `ckpt`."""
+    """Raises ConfigError, naming the first difference, where the settings differ from those of the run of `ckpt`.
+
+    Raises InputError for a state that names files which Lightning would delete.
+    """
     ckpt = config["ckpt"]
     if ckpt is None:
         return
@@ -35,6 +39,7 @@ def check_continues(config: Mapping[str, Any]) -> None:
             "continue from checkpoints/last.ckpt of its run"
         )
     checkpoint = read_checkpoint(ckpt)
+    _check_paths(checkpoint.get("callbacks"), ckpt)
     then, now = flatten(checkpoint["config"]), flatten(dict(config))
     if "None" not in (then.get(_MAY_MOVE, "None"), now.get(_MAY_MOVE, "None")):
         then[_MAY_MOVE] = now[_MAY_MOVE]
@@ -52,3 +57,29 @@ def check_continues(config: Mapping[str, Any]) -> None:
     if most is not None and 0 <= most <= num_done:
         cure = "its schedule ends there, so the run is finished" if fixed_length else "give more"
         raise ConfigError(f"trainer.max_epochs={most}: ckpt={ckpt} has {num_done} epochs already: {cure}")
+
+
+def _check_paths(states: Any, ckpt: str) -> None:
+    """Raises InputError unless the paths in the states of callbacks are those of checkpoints in a folder.
+
+    Lightning deletes what they name once there is a better one: a checkpoint in the folder of the run alone, but
+    anything at all where the path goes through `..` or is a URL, as in `local:///home`.
+    """
+    for key, path in _paths(states):
+        if path == "" or (isinstance(path, str) and not _ELSEWHERE.search(path) and path.endswith(".ckpt")):
+            continue
+        raise InputError(
+            f"{ckpt}: the state of its callbacks has {key}={str(path)[:200]!r}, which this project never writes: "
+            "it is refused, as that file could be deleted"
+        )
+
+
+_ELSEWHERE = re.compile(r"::|://|^\w+:|(?:^|/)\.\.(?:/|$)")
+
+
+def _paths(states: Any) -> Iterator[tuple[str, Any]]:
+    for state in states.values() if isinstance(states, dict) else ():
+        if isinstance(state, dict):
+            yield from ((key, state[key]) for key in state if str(key).endswith("_path"))
+            kept = state.get("best_k_models")
+            yield from (("best_k_models", path) for path in (kept if isinstance(kept, dict) else ()))
