@@ -3,10 +3,14 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hydra
 import numpy as np
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, settings
+from omegaconf import DictConfig
 
+from mrirecon.config.options import CONF
 from mrirecon.io.raw import fastmri_writer
 
 # A busy machine is no failure of the code.
@@ -31,6 +35,13 @@ def realdata() -> Path:
     if not REALDATA.is_dir():
         pytest.skip("the real scans (../shared/realdata beside the project) are not on this machine")
     return REALDATA
+
+
+def compose_config(command: str, *overrides: str) -> DictConfig:
+    """The config of a command without a checkpoint."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(command, list(overrides))
 
 
 def smooth_object(rng: np.random.Generator, *shape: int) -> np.ndarray:
