@@ -20,7 +20,14 @@ def install(folder: Path) -> Path:
 
 def environment(script: Path, **more: str) -> dict[str, str]:
     """The environment of a shell that finds it, and the package of this source tree."""
-    return os.environ | {"PATH": f"{script.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)} | more
+    return (
+        os.environ
+        | {
+            "PATH": os.pathsep.join([str(script.parent), str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PYTHONPATH": str(ROOT),
+        }
+        | more
+    )
 
 
 def typed(script: Path, cwd: Path, line: str, **more: str) -> subprocess.CompletedProcess[str]:
