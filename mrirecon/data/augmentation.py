@@ -21,7 +21,7 @@ IDENTITY = np.eye(2, 3, dtype=np.float32)
 
 
 class Augmentation:
-    """How far images are moved; what is drawn depends on the seed alone.
+    """Draws flips, rotations and shifts; the draw depends on the seed alone.
 
     flip_prob: of a flip along either axis. max_angle: of a rotation to either side, in degrees. max_shift: along either
     axis, in pixels. Raises ConfigError for values that cannot be.
@@ -60,7 +60,7 @@ def apply_affine(batch: Slice) -> Slice:
     before, after = (rss(center_crop(one, size)) for one in (still, images))
     return batch._replace(
         kspace=fft1c(images, dim=-1) if is_hybrid else fft2c(images),
-        # Made again from the coils, as what lies beyond the crop moves in; in the unit that the target has.
+        # Recomputed from the coils, as pixels beyond the crop move in; scaled to the unit of the target.
         target=None if batch.target is None else after * _ratio(batch.target, before),
     )
 

@@ -1,4 +1,4 @@
-"""Which slices make a batch, one k-space shape each, shuffled anew every epoch and dealt to ranks; collating them."""
+"""Forms batches of one k-space shape, shuffled every epoch and dealt to ranks, and collates them."""
 
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterator, Sequence

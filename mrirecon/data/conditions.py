@@ -1,4 +1,4 @@
-"""What may go wrong at the scanner: noise, a coil without signal, a shifted centre of k-space; before the mask."""
+"""Disturbed measurements for evaluation: noise, a coil without signal, a shifted k-space centre; before the mask."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -123,8 +123,8 @@ def conditions_of(settings: Mapping[str, Any]) -> list[Condition]:
 
 
 def applicable(conditions: Sequence[Condition], volumes: Sequence[ScanInfo]) -> list[Condition]:
-    """Those that suit some volumes: without a missing coil where a volume has one coil only, and without a shift where
-    one was undersampled by the scanner, since its k-space cannot be shifted before its mask.
+    """The conditions that suit all volumes: no missing coil where a volume has one coil only, no shift where the scanner
+    undersampled one, since its k-space cannot be shifted before its mask.
 
     Raises ConfigError for a number that cannot be.
     """

@@ -1,4 +1,4 @@
-"""A folder of scans as Lightning's loaders: checked before the first step, masks drawn as slices are read."""
+"""Lightning's data module of a folder of scans: files are checked before the first step, masks drawn while reading."""
 
 import logging
 from collections import defaultdict
@@ -211,7 +211,7 @@ class ReconDataModule(pl.LightningDataModule):
         return self.volumes.reader.slice_type is HybridSlice
 
     def serve(self, model: Model) -> None:
-        """Batches are those that a model needs from here on.
+        """Prepares batches for a model from here on.
 
         Raises InputError for the first volume whose image is too small for it, ConfigError where it needs the whole
         readout and the data has none.
@@ -263,8 +263,8 @@ class ReconDataModule(pl.LightningDataModule):
         batches = ShapeBatches(shapes, loading.batch_size, self.seed if shuffle else None, ranks, rank)
         if loading.resident:
             return ResidentLoader(self._resident(split), dataset, batches)
-        # Workers of a CPU are the device: they undersample, too, and send an image instead of k-space. Sensitivities
-        # are found by the k-space of the file, which they would not send.
+        # On a CPU workers undersample, too, and send an image instead of k-space. Kept sensitivities are looked up by
+        # the k-space of the file, which the workers would not send.
         workers_undersample = loading.num_workers > 0 and self._device.type == "cpu" and "sens_maps" not in self._needs
         is_moved = shuffle and self.undersampling.augmentation is not None
         to_sample = partial(collate_samples, needs=self._needs, is_moved=is_moved)

@@ -1,4 +1,4 @@
-"""Where scores come from: the conventions they are made by, fingerprints of masks and data, versions."""
+"""Provenance of scores: conventions, fingerprints of masks and data, versions."""
 
 import hashlib
 import json

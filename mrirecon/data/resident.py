@@ -1,4 +1,4 @@
-"""A data set that lies whole in the memory of one device: batches are gathered there, and no worker reads anything."""
+"""Keeps a data set in the memory of one device and gathers batches there, without workers."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence

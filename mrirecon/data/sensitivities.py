@@ -1,4 +1,4 @@
-"""Coil sensitivities of slices: estimated once on the device, kept in memory and on disk, by what they are made of.
+"""Coil sensitivities of slices: estimated once on the device, kept in memory and on disk, keyed by content.
 
 The name of a kept map is a digest of all it depends on: the values of the fully sampled centre, the shape, the settings
 of the estimate. So a changed file, another mask or a disturbed measurement has other maps, and none is ever stale; the
@@ -33,7 +33,7 @@ _SHARE_OF_MEMORY = 0.25
 
 
 class Sensitivities:
-    """Estimates, keeps and finds the maps of slices.
+    """Estimates and keeps the maps of slices.
 
     folder: where they are kept, made at the first map; None keeps them in memory alone, the latest as far as a quarter
     of the free memory takes them.

@@ -1,4 +1,4 @@
-"""Where slices come from: `len(s)`, `s[i] -> Slice`, `s.shape(i)`, `s.name(i)`, and the masks drawn over a source."""
+"""Sources of slices, `len(s)`, `s[i] -> Slice`, `s.shape(i)`, `s.name(i)`, and the masks drawn over them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class Reader(Protocol):
 
 
 class Condition(Protocol):
-    """What may be wrong with a measurement, done to k-space or hybrid space before any mask."""
+    """A disturbance of a measurement, applied to k-space or hybrid space before any mask."""
 
     @property
     def name(self) -> str:

@@ -24,7 +24,7 @@ from mrirecon.physics.wavelet import Wavelet, check_wavelet, num_levels_of, to_c
 
 
 class Iterative(ReconModel):
-    """What the three share: the sensitivities they ask for, and the solution cropped to the image wanted.
+    """Shared by the three: asks for sensitivities, solves, crops the solution to the image size.
 
     reg_weight: lambda, the weight of the regularisation.
     calib_width, kernel_width: of ESPIRiT, in samples of k-space.

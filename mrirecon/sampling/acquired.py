@@ -51,7 +51,7 @@ def drawn(info: ScanInfo, mask_func: Masking | None, seed: tuple[int, ...]) -> S
 
 
 def of_scan(scan: Scan, mask_func: Masking | None, seed: tuple[int, ...]) -> Sampling:
-    """The sampling of a scan whose values are known: where it has no mask, columns of zeros count as not sampled.
+    """The sampling of a scan in memory: where it has no mask, columns of zeros count as not sampled.
 
     Raises ConfigError for a mask that cannot be drawn for a scan of its size.
     """

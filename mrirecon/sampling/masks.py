@@ -1,4 +1,4 @@
-"""Drawing sampling masks with fastMRI's mask classes and others, reproducibly, and knowing what they really cost.
+"""Draws sampling masks, of fastMRI's mask classes and others, reproducibly.
 
 A mask is bool (1, w) where it samples whole columns, and (h, w) where it is a pattern in both directions.
 """
@@ -39,7 +39,7 @@ class FileMask:
         self.center = contiguous_center(self.mask)
 
     def draw(self, size: Size, seed: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """The mask of the file, whatever the seed, and what of its middle has no gap.  -> bool (1|h w), bool (1|h w)"""
+        """The mask of the file, whatever the seed, and its fully sampled centre.  -> bool (1|h w), bool (1|h w)"""
         return self.mask, self.center
 
     def check(self, size: Size) -> None:
@@ -62,13 +62,13 @@ def draw_mask(mask_func: Masking, size: Size, seed: tuple[int, ...]) -> tuple[np
         return mask_func.draw(size, seed)
     num_cols = size[1]
     mask_func = copy(mask_func)
-    mask_func.rng = _state_of_thread()  # not its own: threads draw at the same time
+    mask_func.rng = _state_of_thread()  # one per thread, as threads draw at the same time
     mask_func.rng.seed(seed)
     try:
         if type(mask_func).sample_mask is not MaskFunc.sample_mask:  # one that chooses its centre in another way
             mask, num_low = mask_func((1, num_cols, 2), seed=seed)
             return mask.numpy().reshape(1, num_cols) > 0, center_mask(num_cols, num_low)
-        # What calling it does, without its tensors, which take ten times as long as the drawing.
+        # As MaskFunc.__call__, without its tensors, which take ten times as long as the drawing.
         center_fraction, acceleration = mask_func.choose_acceleration()
         num_low = round(num_cols * center_fraction)
         others = mask_func.calculate_acceleration_mask(num_cols, acceleration, None, num_low)
@@ -82,7 +82,7 @@ _states = threading.local()
 
 
 def _state_of_thread() -> np.random.RandomState:
-    """To be seeded: making a new one takes twice as long as seeding."""
+    """One per thread, seeded before each use: making a new one takes twice as long."""
     if not hasattr(_states, "rng"):
         _states.rng = np.random.RandomState()
     return _states.rng
@@ -96,9 +96,9 @@ def center_mask(num_cols: int, num_low: int) -> np.ndarray:
 
 
 def contiguous_center(mask: np.ndarray) -> np.ndarray:
-    """What of a given mask's middle has no gap: a run of columns, or a box.  bool (1|h w) -> bool (1|h w)
+    """The fully sampled region around the k-space centre: a run of columns, or a box.  bool (1|h w) -> bool (1|h w)
 
-    Nothing where the middle itself was not sampled.
+    Empty where the centre itself was not sampled.
     """
     if len(mask) == 1:
         return _run(mask[0])[None]
@@ -134,12 +134,12 @@ def is_2d(mask_func: Masking | None) -> bool:
 
 
 def sampled_of(mask: np.ndarray) -> str:
-    """How much a mask samples of what, for people.  `92 of 368 columns`"""
+    """Sampled and possible columns, or points, as text.  `92 of 368 columns`"""
     return f"{mask.sum()} of {mask.size} " + ("columns" if len(mask) == 1 else "points")
 
 
 def describe_mask(mask_func: Masking | None) -> str:
-    """The family and budget of a mask, for people.  `RandomMaskFunc 4x, centre 0.08`"""
+    """Family, acceleration and centre of a mask, as text.  `RandomMaskFunc 4x, centre 0.08`"""
     if mask_func is None:
         return "each scan's own"
     if isinstance(mask_func, FileMask):

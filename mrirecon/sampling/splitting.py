@@ -1,4 +1,4 @@
-"""Splitting what was sampled: a part for the model and a part held back for the loss, to train without targets.
+"""Splits a sampling mask into a part for the model and a part held back for the loss, to train without targets.
 
 Yaman et al., doi:10.1002/mrm.28378 (SSDU): the mask is split anew for every slice into two disjoint parts, of which the
 model sees one and the loss compares k-space on the other.
@@ -18,7 +18,7 @@ _DENSITIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class Splitting:
-    """What is held back of a mask; what is drawn depends on the seed alone.
+    """Holds a part of a mask back; the draw depends on the seed alone.
 
     fraction: of the samples outside the centre, held back. unit: columns, which keeps a mask of columns one, or points.
     density: where more is held back, uniform or gaussian (around the centre, as in the paper). keep_center: rows and
