@@ -123,8 +123,8 @@ def conditions_of(settings: Mapping[str, Any]) -> list[Condition]:
 
 
 def applicable(conditions: Sequence[Condition], volumes: Sequence[ScanInfo]) -> list[Condition]:
-    """The conditions that suit all volumes: no missing coil where a volume has one coil only, no shift where the scanner
-    undersampled one, since its k-space cannot be shifted before its mask.
+    """The conditions that suit all volumes: no missing coil where a volume has one coil only, no shift where the
+    scanner undersampled one, since its k-space cannot be shifted before its mask.
 
     Raises ConfigError for a number that cannot be.
     """
