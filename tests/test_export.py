@@ -106,12 +106,16 @@ def test_reconstructing_with_the_folder_gives_the_same_volume(work: Path) -> Non
 
 def test_the_card_s_python_lines_give_the_model(work: Path) -> None:
     card = (work / "shared" / export.CARD).read_text()
-    lines = card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(work / "shared"))
+    scan = next((work / "data/phantom").glob("multicoil_val/*.h5"))
+    lines = (
+        card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(work / "shared")).replace("SCAN", str(scan))
+    )
     names: dict[str, Any] = {}
     exec(lines, names)
     weights = read_checkpoint(work / "run/checkpoints/best.ckpt")["state_dict"]
     assert all(torch.equal(value, weights[f"model.{name}"]) for name, value in names["model"].state_dict().items())
     assert not names["model"].training
+    assert torch.isfinite(names["images"]).all()
 
 
 def test_strided_and_tied_weights_come_back(tmp_path: Path) -> None:
