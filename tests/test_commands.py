@@ -56,7 +56,11 @@ def run_argv(cwd: Path, argv: list[str], file_size: int | None = None) -> subpro
         print(
             json.dumps({"argv": argv, "cwd": str(cwd), **files, "file_size": file_size}), file=server.stdin, flush=True
         )
-        code = int(server.stdout.readline())
+        answer = server.stdout.readline()
+        if not answer:  # the tests that follow get another
+            zygote.cache_clear()
+            pytest.fail(f"zygote.py was ended, with {server.wait()}")
+        code = int(answer)
         stdout, stderr = (Path(path).read_text() for path in files.values())
     return subprocess.CompletedProcess(argv, code, stdout, stderr)
 
