@@ -1,4 +1,4 @@
-"""Puts the parts named in YAML together: the package's only file that builds."""
+"""Puts the parts named in YAML together, for the commands; `inference.interface` builds a model alone."""
 
 from collections.abc import Collection, Mapping
 from typing import Any

@@ -175,6 +175,15 @@ def test_a_yaml_cannot_trust(tmp_path: Path) -> None:
     assert_refused(done, 2, "trust", "command line")
 
 
+def test_null_takes_away_what_an_experiment_chose(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults: [{override /augmentation: affine}]\n"
+    (tmp_path / "experiment/moving.yaml").write_text(text)
+    typed = [f"--config-dir={tmp_path}", "experiment=moving", "--cfg", "job"]
+    assert "augmentation" in OmegaConf.create(run(tmp_path, "train", *typed).stdout)
+    assert "augmentation" not in OmegaConf.create(run(tmp_path, "train", *typed, "augmentation=null").stdout)
+
+
 def test_a_run_of_before_the_move_evaluates(tmp_path: Path) -> None:
     small = ["data=phantom_small", "data.writer.num_train=1", "data.writer.num_val=1", "data.writer.num_test=1"]
     tiny = ["model.chans=2", "model.num_pool_layers=1", "trainer=debug", "mask=poisson2d_4x", "hydra.run.dir=run"]

@@ -20,12 +20,12 @@ from test_commands import ROOT, assert_refused, metrics, run
 from mrirecon.apps.tuning import run as search_run
 from mrirecon.apps.tuning.experiment import Experiment, experiment_yaml
 from mrirecon.apps.tuning.grammar import parse_dimension, spell_space
-from mrirecon.apps.tuning.report import duration, importances
+from mrirecon.apps.tuning.report import importances
 from mrirecon.apps.tuning.space import Compose, brings_schedule, open_space
 from mrirecon.apps.tuning.storage import REASON, Search, first_difference, is_result, make_pruner
 from mrirecon.apps.tuning.trial import check_trial, slim
-from mrirecon.config.grammar import number_text, split_commas, value_of
-from mrirecon.config.options import CONF
+from mrirecon.config.grammar import number_text, split_commas, typed_value
+from mrirecon.config.options import CONF, take_config_dir
 from mrirecon.errors import ConfigError, InputError
 
 SMALL = [
@@ -55,7 +55,8 @@ def test_words_are_read() -> None:
     assert decay.edges() == ("0", "1e-06", "0.01")
     assert parse_dimension("betas=choice([0.9,0.99],[0.5,0.9])").options == ("[0.9,0.99]", "[0.5,0.9]")
     assert split_commas("a,'b,c',f(1,2)") == ["a", "'b,c'", "f(1,2)"]
-    assert [value_of(text) for text in ("1e-3", "true", "[1,2]", "adam", "null")] == [0.001, True, [1, 2], "adam", None]
+    typed = ("1e-3", "true", "[1,2]", "adam", "null")
+    assert [typed_value("x", text) for text in typed] == [0.001, True, [1, 2], "adam", None]
     assert [number_text(number) for number in (3, 0.123456, 1e-5)] == ["3", "0.1235", "1e-05"]
 
 
@@ -119,6 +120,17 @@ def test_a_schedule_is_drawn_for_optimizers_that_do_not_bring_one(quick: Compose
         "scheduler=cosine",
     ]
     assert space.draw(FixedTrial({"optimizer": "schedulefree_adamw"})) == ["optimizer=schedulefree_adamw"]
+
+
+def test_an_optimizer_of_one_s_own_may_bring_a_schedule(tmp_path: Path) -> None:
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer/plain.yaml").write_text((CONF / "optimizer/adam.yaml").read_text())
+    (tmp_path / "optimizer/free.yaml").write_text((CONF / "optimizer/schedulefree_adamw.yaml").read_text())
+    take_config_dir([f"--config-dir={tmp_path}"])
+    try:
+        assert (brings_schedule("free"), brings_schedule("plain")) == (True, False)
+    finally:
+        take_config_dir([])
 
 
 def test_what_means_nothing_is_left_out_of_the_space_that_nobody_typed(quick: Compose) -> None:
@@ -334,10 +346,6 @@ def test_what_matters_is_told_of_enough_trials(tmp_path: Path) -> None:
     shares = importances(finish(search, objective, 14))
     assert set(shares) == {"x", "b", "noise"}
     assert max(shares, key=lambda name: shares[name]) == "x"
-
-
-def test_lengths_of_time_are_told_for_people() -> None:
-    assert [duration(seconds) for seconds in (5, 90, 5400)] == ["5 s", "1.5 min", "1.5 h"]
 
 
 def test_an_experiment_says_what_was_typed_and_found(compose: Compose) -> None:

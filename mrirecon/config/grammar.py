@@ -56,11 +56,6 @@ def is_range(option: str) -> bool:
     return WORD.fullmatch(option) is not None
 
 
-def value_of(text: str) -> Any:
-    """What a typed value means.  `1e-3` -> 0.001, `[1,2]` -> [1, 2]"""
-    return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index, call-overload]
-
-
 def number_text(value: float) -> str:
     """A number as one would type it: whole, or with four digits, so that what is typed is what was tried."""
     return str(value) if isinstance(value, int) else str(float(f"{value:.4g}"))

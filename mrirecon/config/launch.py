@@ -64,7 +64,7 @@ def read_request(config_name: str, keys: Sequence[str], config_of: Callable[[str
     for argument in others:
         override = overrides.get(argument)
         if override is None or override.key_or_group.partition(".")[0] not in groups:
-            passed.append(without_null(argument, config_name))
+            passed.append(without_null(argument))
             continue
         if override.is_sweep_override():
             if not varies:
@@ -72,7 +72,7 @@ def read_request(config_name: str, keys: Sequence[str], config_of: Callable[[str
             passed.append(_VARIED + argument.lstrip("+"))
         else:
             withheld.append(argument)
-    return Request(config_name, [*flags, *others], [argument for argument in passed if argument], withheld, groups)
+    return Request(config_name, [*flags, *others], passed, withheld, groups)
 
 
 def run(request: Request, story: Callable[[DictConfig], None]) -> None:

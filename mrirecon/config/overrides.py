@@ -9,21 +9,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mrirecon.config.compose import compose
-from mrirecon.config.options import command_file, group_names, is_group, nearest, no_option
+from mrirecon.config.options import group_names, is_group, nearest, no_option
 from mrirecon.errors import ConfigError
 
 # Lightning takes a number, a list or a word here.
 _OF_SEVERAL_TYPES = ("trainer.devices", "trainer.deterministic")
 
 
-def without_null(argument: str, config_name: str) -> str:
-    """`mask=null` as Hydra wants it: `~mask`, or nothing to change where the group is absent anyway."""
+def without_null(argument: str) -> str:
+    """`mask=null` as Hydra wants it, `~mask`; other arguments unchanged."""
     group, _, value = argument.partition("=")
-    if value != "null" or not is_group(group):
-        return argument
-    defaults = OmegaConf.load(command_file(config_name)).defaults
-    absent = any(isinstance(entry, DictConfig) and entry.get(group, "") is None for entry in defaults)
-    return "" if absent else f"~{group}"
+    return f"~{group}" if value == "null" and is_group(group) else argument
 
 
 def is_override(argument: str) -> bool:
@@ -36,13 +32,11 @@ def parse(overrides: Iterable[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as error:
-        raise ConfigError(_unparsable(error)) from error
-
-
-def _unparsable(error: HydraException) -> str:
-    """Hydra's grammar takes some characters for its own; quotes for Hydra inside quotes for the shell keep them."""
-    text = str(error).splitlines()[0].rpartition("Exception: ")[2]
-    return f"cannot be read as key=value: {text}; quote a value with special characters, as in 'data.root=\"a b~c\"'"
+        # Hydra's grammar takes some characters for its own; quotes for Hydra inside quotes for the shell keep them.
+        text = str(error).splitlines()[0].rpartition("Exception: ")[2]
+        raise ConfigError(
+            f"cannot be read as key=value: {text}; quote a value with special characters, as in 'data.root=\"a b~c\"'"
+        ) from error
 
 
 def apply(cfg: DictConfig, override: Override) -> None:
@@ -107,9 +101,9 @@ def _kind(value: Any) -> str:
 def explain(error: Exception, overrides: list[str], config_name: str) -> str:
     """One line for a setting Hydra refused: which one, and the nearest valid names."""
     try:
-        parsed = OverridesParser.create().parse_overrides([o for o in overrides if is_override(o)])
-    except HydraException as refused:
-        return _unparsable(refused)
+        parsed = parse(filter(is_override, overrides))
+    except ConfigError as refused:
+        return str(refused)
     for override in parsed:
         problem = _option_problem(override) if is_group(override.key_or_group) else ""
         if problem:

@@ -1,1 +1,1 @@
-"""Files written whole, processes, interrupts, free memory, progress of counted work."""
+"""Files written whole, processes, interrupts, the command line, free memory, progress of counted work."""

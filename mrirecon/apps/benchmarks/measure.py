@@ -1,7 +1,6 @@
 """Times two implementations alternately, and writes the results as a table."""
 
 import gc
-import json
 import os
 import platform
 import statistics
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from rich import filesize
 
-from mrirecon.system.atomic import replacing
+from mrirecon.system.atomic import write_json, write_whole
 
 
 class Row(NamedTuple):
@@ -83,12 +82,9 @@ def versions() -> dict[str, str]:
 
 def write_table(output: Path, name: str, rows: Sequence[Row], device: str, notes: Sequence[str]) -> Path:
     """Writes `name.md` and `name.json` (`rows`, `machine`, `versions`, `notes`).  -> path of `name.md`"""
-    output.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {"machine": machine(device), "versions": versions(), "notes": list(notes)}
-    with replacing(output / f"{name}.json") as temporary:
-        temporary.write_text(json.dumps({"rows": [row._asdict() for row in rows], **about}, indent=2) + "\n")
-    with replacing(output / f"{name}.md") as temporary:
-        temporary.write_text(_markdown(name, rows, about))
+    write_json(output / f"{name}.json", {"rows": [row._asdict() for row in rows], **about})
+    write_whole(output / f"{name}.md", _markdown(name, rows, about))
     return output / f"{name}.md"
 
 

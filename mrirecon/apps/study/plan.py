@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mrirecon.config.grammar import DIGITS
 from mrirecon.config.options import CONF, is_group
+from mrirecon.config.overrides import without_null
 
 Value = str | int | float | bool | None
 Axes = dict[str, Sequence[Value]]
@@ -91,7 +92,7 @@ class Grid(NamedTuple):
     def settings(self) -> list[str]:
         """Settings of its part, in Hydra's syntax."""
         kept = [s for s in self.part.settings if not (self.is_baseline and re.match(r"\+*model[.=]", s))]
-        return [_without_null(setting) for setting in kept]
+        return [without_null(setting) for setting in kept]
 
     def overrides(self, output: Path) -> list[str]:
         """Overrides of the multirun: cells and their folders."""
@@ -123,12 +124,6 @@ class Grid(NamedTuple):
 
 def _text(value: Value) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _without_null(setting: str) -> str:
-    """`mask=null` in Hydra's syntax, `~mask`; other settings unchanged."""
-    group, _, value = setting.partition("=")
-    return f"~{group}" if value == "null" and is_group(group) else setting
 
 
 def grids(part: Part, default_lr: Mapping[str, float]) -> list[Grid]:

@@ -14,7 +14,7 @@ from mrirecon.config.allowlist import trust_typed
 from mrirecon.config.compose import flatten, plain
 from mrirecon.config.options import CONF, IS_INSTALLED, is_group, own_folder
 from mrirecon.errors import ConfigError
-from mrirecon.system.atomic import replacing
+from mrirecon.system.atomic import write_whole
 from mrirecon.system.invocation import typed_as
 
 
@@ -71,8 +71,7 @@ class Experiment:
         self._check(text, cfg, compose)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as temporary:
-                temporary.write_text(text)
+            write_whole(self.path, text)
         except PermissionError as error:
             raise ConfigError(f"experiment_dir={self.folder}: is not writable: choose another folder") from error
 

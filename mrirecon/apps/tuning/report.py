@@ -12,6 +12,7 @@ from rich.table import Table
 
 from mrirecon.apps.tuning.storage import DEFAULT, REASON, Search, is_result, ranked
 from mrirecon.metrics.scores import MAIN_SCORES, SCORE_TABLE
+from mrirecon.system.progress import duration
 
 TRIAL_OVERRIDES, TRIAL_SCORES = "overrides", "scores"  # trial attributes: overrides drawn, and all scores
 _FEWEST = 10  # complete trials needed to estimate importances
@@ -30,14 +31,6 @@ def trial_line(trial: FrozenTrial, search: Search, metric: str, num_trials: int,
         _settings(trial),
     ]
     return "  ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """A duration for people.  5400 -> `1.5 h`"""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def print_summary(search: Search, metric: str, num_shown: int = 5) -> None:

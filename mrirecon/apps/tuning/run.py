@@ -22,8 +22,8 @@ from mrirecon.apps.tuning.space import Composed, Space, open_space, override_key
 from mrirecon.apps.tuning.storage import DEFAULT, REASON, Search, is_result, make_pruner
 from mrirecon.apps.tuning.trial import METRICS, Data, TrialError, check_trial, digests, slim, train_trial, trial_folder
 from mrirecon.config.compose import flatten, json_config, plain
-from mrirecon.config.options import CONF, is_group
-from mrirecon.config.overrides import check_types, chosen_groups, explain
+from mrirecon.config.options import CONF
+from mrirecon.config.overrides import check_types, chosen_groups, explain, without_null
 from mrirecon.errors import ConfigError
 from mrirecon.system.atomic import output_folder, write_json
 from mrirecon.system.invocation import command_line
@@ -131,7 +131,7 @@ def _keep(
 
 def _compose(overrides: Sequence[str]) -> Composed:
     """Config of train.py with overrides as typed. Raises ConfigError for an invalid one."""
-    spelt = [_without_null(override) for override in overrides]
+    spelt = [without_null(override) for override in overrides]
     try:
         composed = _composed(spelt)
     except (HydraException, OmegaConfBaseException) as error:
@@ -146,12 +146,6 @@ def _composed(overrides: Sequence[str]) -> Composed:
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
     return Composed(cfg, choices)
-
-
-def _without_null(override: str) -> str:
-    """`mask=null` in Hydra's syntax, `~mask`; other overrides unchanged."""
-    group = override_key(override)
-    return f"~{group}" if is_group(group) and override.partition("=")[2] == "null" else override
 
 
 def _typed(overrides: Sequence[str]) -> tuple[list[str], bool]:

@@ -9,8 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import BaseTrial
 
 from mrirecon.apps.tuning.grammar import Dimension, parse_dimension
-from mrirecon.config.grammar import number_text, value_of
-from mrirecon.config.options import CONF, is_group, nearest, no_option
+from mrirecon.config.grammar import number_text, typed_value
+from mrirecon.config.options import is_group, nearest, no_option, options_of
+from mrirecon.config.overrides import key_names
 from mrirecon.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def brings_schedule(optimizer: str | None) -> bool:
     """Whether an option of conf/optimizer sets its own schedule, as schedule-free optimizers do."""
     if optimizer is None:
         return False
-    node = OmegaConf.load(CONF / "optimizer" / f"{optimizer}.yaml")
+    node = OmegaConf.load(options_of("optimizer")[optimizer])
     assert isinstance(node, DictConfig)
     entries = [key for entry in node.get("defaults", ()) if isinstance(entry, DictConfig) for key in entry]
     return any(str(key).startswith("override /scheduler") for key in entries)
@@ -112,7 +113,7 @@ def _problem(dimension: Dimension, fixed: Sequence[str], base: Composed, others:
     if key.replace("/", ".").split(".")[0] in _THE_SAME_FOR_ALL and not key.startswith(_MAY_DIFFER):
         return "is the same in all trials, or their scores would not compare: set it to one value"
     if not base.has(key):
-        return f"there is no such key{nearest(key, _names(base.cfg))}"
+        return f"there is no such key{nearest(key, [*key_names(base.cfg)])}"
     optimizers = next((other.options for other in others if other.key == "optimizer"), (base.choices["optimizer"],))
     if key == "scheduler" and all(map(brings_schedule, optimizers)):
         return f"optimizer {', '.join(optimizers)} brings its own schedule: leave it out, or choose another one"
@@ -172,7 +173,7 @@ def _default_point(dimensions: Sequence[Dimension], base: Composed) -> dict[str,
 def _params(dimension: Dimension, value: Any) -> dict[str, Any] | None:
     """Optuna's parameters of one dimension for a value; None where the dimension does not include it."""
     for option in dimension.options:
-        if option == str(value) or value_of(option) == value:
+        if option == str(value) or typed_value(dimension.key, option) == value:
             return {dimension.key: option}
     if dimension.number_range is None or not dimension.number_range.contains(value):
         return None
@@ -201,13 +202,3 @@ def _range_option(dimension: Dimension) -> str:
 
 def _inner_name(dimension: Dimension) -> str:
     return f"{dimension.key} in {_range_option(dimension)}"
-
-
-def _names(cfg: DictConfig, prefix: str = "") -> list[str]:
-    names = []
-    for key in map(str, cfg):
-        child = cfg._get_node(key)
-        names.append(f"{prefix}{key}")
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
-            names += _names(child, f"{prefix}{key}.")
-    return names
