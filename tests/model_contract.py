@@ -54,7 +54,8 @@ def _check_answer(model: ReconModel, sample: Sample) -> None:
     assert prediction.magnitude.dtype == torch.float32, f"image of {prediction.magnitude.dtype}"
     for name, values in (("kspace", prediction.kspace), ("sens_maps", prediction.sens_maps)):
         if values is not None:
-            shape = (measurement.kspace if measurement.kspace is not None else values).shape
+            assert measurement.kspace is not None, f"{name}, but the model does not state that it needs k-space"
+            shape = measurement.kspace.shape
             assert values.shape == shape, f"{name} of shape {tuple(values.shape)}, wanted {tuple(shape)}"
 
 

@@ -53,45 +53,32 @@ def expected(command: str, ckpt: Path, *typed: str) -> dict[str, Any]:
     return plain(compose_config(command, *kept, f"ckpt={ckpt}", *NEEDED[command], *typed))
 
 
-@pytest.mark.parametrize("command", TAKEN)
-@pytest.mark.parametrize(
-    "typed",
-    [
+CHANGES = {
+    "model": [
         [], ["model=zero_filled"], ["model.chans=6"], ["model.chans=6", "model.norm=none", "model.clamp=null"],
         ["+model.x=1"], ["++model.y=[1,2]"], ["~model.clamp"],
     ],
-    ids=" ".join,
-)  # fmt: skip
-def test_the_model_of_a_checkpoint_is_changed_as_if_it_were_typed(
-    command: str, typed: list[str], ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert launched(monkeypatch, tmp_path, command, ckpt, *typed) == [expected(command, ckpt, *typed)]
-
-
-@pytest.mark.parametrize("command", ["train", "evaluate"])
-@pytest.mark.parametrize(
-    "typed",
-    [
+    "data": [
         ["mask=random_4x"], ["mask.accelerations=[2]"], ["~mask"], ["+data.x=1"], ["~data.writer"], ["data=phantom"],
         ["data.writer.num_val=1", "data.root=elsewhere"], ["data.writer=null"], ["data.num_cols=null"],
     ],
-    ids=" ".join,
-)  # fmt: skip
-def test_the_data_of_a_checkpoint_is_changed_as_if_it_were_typed(
-    command: str, typed: list[str], ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert launched(monkeypatch, tmp_path, command, ckpt, *typed) == [expected(command, ckpt, *typed)]
+    "optimizer": [
+        ["optimizer=adam"], ["optimizer.lr=1"], ["scheduler=constant"], ["trainer.max_epochs=9"], ["seed=1"],
+        ["loss=l1"],
+    ],
+}  # fmt: skip
+"""What is typed beside a checkpoint, by a group that the command takes from it."""
 
 
 @pytest.mark.parametrize(
-    "typed",
-    [["optimizer=adam"], ["optimizer.lr=1"], ["scheduler=constant"], ["trainer.max_epochs=9"], ["seed=1"], ["loss=l1"]],
-    ids=" ".join,
+    ("command", "typed"),
+    [(command, typed) for command in TAKEN for key in CHANGES if key in TAKEN[command] for typed in CHANGES[key]],
+    ids=str,
 )
-def test_the_training_of_a_checkpoint_is_changed_as_if_it_were_typed(
-    typed: list[str], ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_config_of_a_checkpoint_is_changed_as_if_it_were_typed(
+    command: str, typed: list[str], ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert launched(monkeypatch, tmp_path, "train", ckpt, *typed) == [expected("train", ckpt, *typed)]
+    assert launched(monkeypatch, tmp_path, command, ckpt, *typed) == [expected(command, ckpt, *typed)]
 
 
 def test_no_mask_and_several_masks(ckpt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

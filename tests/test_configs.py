@@ -9,6 +9,7 @@ from typing import Any
 import hydra
 import pytest
 import torch
+from conftest import compose_config
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,7 +28,7 @@ OPTIONS = [
     for option in sorted(CONF.glob("*/*.yaml"))
     if option.parent.name + option.stem != "maskfile"  # needs a file: built and refused in test_masks.py
     if option.parent.name != "study"  # no part of a run: read in test_study.py
-    # These have nothing to train: refused in test_module.py, scored in test_commands.py and test_regularisation.py.
+    # These have nothing to train: refused in test_module.py, scored in test_commands.py and test_lambda_search.py.
     if option.stem not in ("zero_filled", "tv", "wavelet", "cg_sense")
     # Without a target, by a model that predicts k-space: trained in test_splitting.py.
     if option.parent.name != "splitting" and option.stem != "held_back"
@@ -38,9 +39,7 @@ TINY = ["model.chans=4", "model.num_pool_layers=2", "data.num_workers=0", "data.
 
 
 def compose(*overrides: str, command: str = "train") -> DictConfig:
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose(command, list(overrides))
+    return compose_config(command, *overrides)
 
 
 def train_overrides(group: str, option: str, folder: Path, run: Path) -> list[str]:

@@ -13,10 +13,8 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from mrirecon.apps.benchmarks.score_reference import KINDS, largest_differences
 from mrirecon.errors import InputError
-from mrirecon.metrics import cpu_sums as strips
+from mrirecon.metrics import cpu_sums, hfen, ms_ssim
 from mrirecon.metrics import functional as M
-from mrirecon.metrics import hfen as edges
-from mrirecon.metrics import ms_ssim as multiscale
 
 
 def images(b: int, y: int, x: int, scale: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -130,7 +128,7 @@ def test_no_bit_depends_on_the_number_of_threads(size: tuple[int, int]) -> None:
 def test_the_strips_of_a_cpu_and_the_whole_batch_of_a_gpu_agree() -> None:
     pred, target = images(2, 150, 320)
     data_range = target.amax((1, 2))
-    assert len(strips.share_rows(150, 320, overlap=6)) > 1
+    assert len(cpu_sums.share_rows(150, 320, overlap=6)) > 1
     whole = M.ssim_map(pred.double(), target.double(), data_range.double()).mean((1, 2))
     torch.testing.assert_close(M.ssim(pred, target, data_range), whole, rtol=0, atol=1e-13)
 
@@ -138,7 +136,7 @@ def test_the_strips_of_a_cpu_and_the_whole_batch_of_a_gpu_agree() -> None:
 @given(st.integers(1, 700), st.integers(1, 6000), st.integers(0, 14))
 def test_every_row_is_in_one_share(num_rows: int, width: int, overlap: int) -> None:
     num_rows += overlap
-    shares = strips.share_rows(num_rows, width, overlap)
+    shares = cpu_sums.share_rows(num_rows, width, overlap)
     starts = [row for rows in shares for row in range(rows.start, rows.stop - overlap)]
     assert starts == list(range(num_rows - overlap))
     # Under torch's grain, unless a single row with its overlap is not.
@@ -150,13 +148,13 @@ def test_edges_are_scipys_laplacian_of_gaussian(size: tuple[int, int]) -> None:
     pred, target = (image.double() for image in images(2, *size))
     # 14/3 of sigma 1.5 are 7 pixels to each side.
     wanted = [np.array([gaussian_laplace(s, 1.5, truncate=14 / 3) for s in image.numpy()]) for image in (pred, target)]
-    found = [edges.laplacian_of_gaussian(edges.mirror(image, edges.RADIUS)) for image in (pred, target)]
+    found = [hfen.laplacian_of_gaussian(hfen.mirror(image, hfen.RADIUS)) for image in (pred, target)]
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-14)
-    error, norm = edges.edge_error(pred, target), edges.edge_norm(target)
+    error, norm = hfen.edge_error(pred, target), hfen.edge_norm(target)
     np.testing.assert_allclose(error, np.square(wanted[0] - wanted[1]).sum((1, 2)), rtol=1e-11)
     np.testing.assert_allclose(norm, np.square(wanted[1]).sum((1, 2)), rtol=1e-11)
     expected = np.linalg.norm(wanted[0] - wanted[1]) / np.linalg.norm(wanted[1])
-    assert edges.hfen(error.sum().item(), norm.sum().item()) == pytest.approx(expected, rel=1e-11)
+    assert hfen.hfen(error.sum().item(), norm.sum().item()) == pytest.approx(expected, rel=1e-11)
 
 
 def test_absolute_error_is_the_plain_sum() -> None:
@@ -168,24 +166,24 @@ def test_absolute_error_is_the_plain_sum() -> None:
 def test_ms_ssim_is_torchmetrics_for_any_unit_and_one_for_equal_images() -> None:
     pred, target = images(3, 176, 180, scale=1e-5)
     data_range = target.amax((1, 2))
-    found = multiscale.ms_ssim(pred, target, data_range)
+    found = ms_ssim.ms_ssim(pred, target, data_range)
     for i in range(3):
         single = multiscale_structural_similarity_index_measure(
             pred[i].double()[None, None], target[i].double()[None, None], data_range=data_range[i].item()
         )
         # torchmetrics rounds the five exponents to float32.
         assert found[i].item() == pytest.approx(single.item(), abs=1e-8)
-        assert torch.equal(multiscale.ms_ssim(pred[i][None], target[i][None], data_range[i][None])[0], found[i])
-    assert multiscale.ms_ssim(target, target, data_range).tolist() == pytest.approx([1, 1, 1], abs=1e-12)
+        assert torch.equal(ms_ssim.ms_ssim(pred[i][None], target[i][None], data_range[i][None])[0], found[i])
+    assert ms_ssim.ms_ssim(target, target, data_range).tolist() == pytest.approx([1, 1, 1], abs=1e-12)
     assert (found < 0.99).all()
 
 
 @pytest.mark.parametrize("size", [(175, 320), (320, 175)])
 def test_ms_ssim_is_nan_where_five_scales_do_not_fit_or_the_range_is_not_positive(size: tuple[int, int]) -> None:
     pred, target = images(1, *size)
-    assert multiscale.ms_ssim(pred, target, torch.ones(1)).isnan().all()
+    assert ms_ssim.ms_ssim(pred, target, torch.ones(1)).isnan().all()
     pred, target = images(2, 176, 176)
-    assert multiscale.ms_ssim(pred, target, torch.tensor([0.0, 1.0])).isnan().tolist() == [True, False]
+    assert ms_ssim.ms_ssim(pred, target, torch.tensor([0.0, 1.0])).isnan().tolist() == [True, False]
 
 
 def test_sums_leave_their_arguments_alone_and_are_the_plain_sums() -> None:

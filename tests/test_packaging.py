@@ -53,6 +53,7 @@ def test_the_overview_has_a_line_per_command_at_once(shell: Shell) -> None:
     imported = shell(
         "python -X importtime -c 'from mrirecon.command import cli; import sys; sys.argv = [\"x\"]; cli()'"
     )
+    assert (imported.returncode, "mrirecon.errors" in imported.stderr) == (0, True)
     assert not re.search(r"\b(torch|numpy|hydra|omegaconf)\b", imported.stderr)
 
 

@@ -20,9 +20,13 @@ from typing import Any
 
 
 def serve() -> None:
-    import mrirecon.command
+    import mrirecon.build
+    import mrirecon.config.launch
     import mrirecon.data.catalog.inspection
+    import mrirecon.evaluation.scoring
     import mrirecon.metrics.ssim_cpu
+
+    assert {"pytorch_lightning", "hydra", "fastmri"} <= set(sys.modules)  # else every fork would import them again
 
     mrirecon.metrics.ssim_cpu.compiled()
     for line in sys.stdin:
